@@ -1,0 +1,193 @@
+//! The event log port: a partitioned, durable, append-only log with consumer groups.
+//!
+//! In: records from the edge. Out: the same records, by offset, to partition consumers. What may fail: [`LogError`].
+//! One contract suite (`tests/backends/event_log.rs`) runs against every implementation.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use crate::domain::failure::{Classified, FailureClass};
+
+pub mod embedded;
+
+/// Position of a record within its partition, from 0.
+pub type Offset = u64;
+
+/// A record as the log keeps it: key, headers (name, value) and payload.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Routing key (tenant and sub-shard).
+    pub key: Bytes,
+    /// Headers in the order they were written.
+    pub headers: Vec<(String, Bytes)>,
+    /// Payload.
+    pub payload: Bytes,
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Record({} headers, {} bytes)", self.headers.len(), self.payload.len())
+    }
+}
+
+impl Record {
+    /// Bytes this record counts for in byte bounds.
+    pub fn size(&self) -> usize {
+        self.key.len()
+            + self.payload.len()
+            + self.headers.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>()
+    }
+}
+
+/// A record with its place, as read.
+#[derive(Debug, Clone)]
+pub struct StoredRecord {
+    /// Where it stands in its partition.
+    pub offset: Offset,
+    /// The record.
+    pub record: Record,
+}
+
+/// The answer to an append: the record is on disk (fsync done) when this is returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of the record (of the first copy, if `duplicate`).
+    pub offset: Offset,
+    /// True when a record with the same dedup key was already in the window: nothing was written again.
+    pub duplicate: bool,
+}
+
+/// A consumer group's committed position in a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Committed {
+    /// The next offset to be consumed.
+    pub offset: Offset,
+    /// Free text of the consumer, at most 4096 bytes: Obtrace keeps the intent of the open block in it.
+    pub metadata: String,
+}
+
+/// A consumer's right to commit for a partition. A later claim of the same (group, topic, partition) fences all earlier ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Claim(pub u64);
+
+/// Why the log refused or failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LogError {
+    /// The topic or partition does not exist.
+    #[error("no partition {partition} in topic {topic}")]
+    NoPartition {
+        /// Topic asked for.
+        topic: String,
+        /// Partition asked for.
+        partition: u32,
+    },
+    /// A record above the configured limit.
+    #[error("record of {size} bytes is over the limit of {limit} bytes (stream.max_record_bytes)")]
+    TooLarge {
+        /// Size of the record.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Writes wait in the bounded queue and it is full.
+    #[error("the log's write queue is full")]
+    Full,
+    /// The disk refused: out of space, or an I/O error.
+    #[error("the log cannot write: {0}")]
+    Io(Arc<std::io::Error>),
+    /// The offset was removed by retention; `start` is the first one still there.
+    #[error("offset {offset} is gone, the log starts at {start}")]
+    OutOfRange {
+        /// Offset asked for.
+        offset: Offset,
+        /// First offset still there.
+        start: Offset,
+    },
+    /// The claim was superseded by a later one.
+    #[error("a later consumer has taken over this partition")]
+    Fenced,
+    /// Stored bytes that do not check out in the middle of the log (a torn tail is cut at open instead).
+    #[error("{file} is corrupt at byte {position}: {what}")]
+    Corrupt {
+        /// File name within the log folder.
+        file: String,
+        /// Byte position.
+        position: u64,
+        /// What was found.
+        what: String,
+    },
+    /// The log is closed.
+    #[error("the log is closed")]
+    Closed,
+}
+
+impl Classified for LogError {
+    fn class(&self) -> FailureClass {
+        match self {
+            Self::NoPartition { .. } => FailureClass::Config,
+            Self::TooLarge { .. } | Self::Corrupt { .. } => FailureClass::Poison,
+            Self::Full => FailureClass::Overload,
+            Self::Io(_) | Self::Closed | Self::OutOfRange { .. } => FailureClass::Dependency,
+            Self::Fenced => FailureClass::Fenced,
+        }
+    }
+}
+
+/// A partitioned durable log. All methods may be called from any thread; futures run on any runtime.
+pub trait EventLog: Send + Sync + 'static {
+    /// Number of partitions of `topic`, or `None` when there is no such topic.
+    fn partitions(&self, topic: &str) -> Option<u32>;
+
+    /// Appends a record; resolves when it is on disk. With a `dedup` key that is within the partition's dedup window,
+    /// nothing is written and the offset of the first copy is returned once that copy is on disk.
+    fn append(
+        &self,
+        topic: &str,
+        partition: u32,
+        record: Record,
+        dedup: Option<u128>,
+    ) -> BoxFuture<'static, Result<Appended, LogError>>;
+
+    /// Reads records from `from` on, in order: at least one if there is one, then up to `max_records` / `max_bytes`.
+    /// Only records that are on disk are returned. Empty when `from` is the end.
+    fn read(
+        &self,
+        topic: &str,
+        partition: u32,
+        from: Offset,
+        max_records: usize,
+        max_bytes: usize,
+    ) -> BoxFuture<'static, Result<Vec<StoredRecord>, LogError>>;
+
+    /// Resolves as soon as a record with an offset of at least `at` is on disk (at once if there is one).
+    fn wait_for(&self, topic: &str, partition: u32, at: Offset) -> BoxFuture<'static, Result<(), LogError>>;
+
+    /// First offset still there and the offset one past the last record on disk.
+    fn bounds(&self, topic: &str, partition: u32) -> Result<(Offset, Offset), LogError>;
+
+    /// Takes the partition over for a consumer of `group`, fencing every earlier claim, and returns where it stands.
+    fn claim(
+        &self,
+        group: &str,
+        topic: &str,
+        partition: u32,
+    ) -> BoxFuture<'static, Result<(Claim, Committed), LogError>>;
+
+    /// Commits a position (durably, before it resolves).
+    ///
+    /// # Errors
+    /// [`LogError::Fenced`] when `claim` is not the latest one of (group, topic, partition).
+    fn commit(
+        &self,
+        group: &str,
+        topic: &str,
+        partition: u32,
+        claim: Claim,
+        position: Committed,
+    ) -> BoxFuture<'static, Result<(), LogError>>;
+
+    /// The committed position of a group, without claiming it (for lag and listings).
+    fn committed(&self, group: &str, topic: &str, partition: u32) -> Result<Option<Committed>, LogError>;
+}

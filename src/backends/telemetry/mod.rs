@@ -1,0 +1,1 @@
+//! The telemetry port: ClickHouse over HTTP, a server of its own or the embedded engine.
