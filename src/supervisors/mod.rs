@@ -1,1 +1,3 @@
-//! (see ARCHITECTURE.md)
+//! The supervision tree of Obtrace: what runs, under whom, in which order.
+
+pub mod kernel;
