@@ -1,6 +1,10 @@
 //! The pure rules of Obtrace: no actix, no tokio, no I/O, no clock. Everything here can be tested by calling it.
 
+pub mod auth;
+pub mod block;
 pub mod envelope;
 pub mod failure;
+pub mod refusal;
 pub mod scope;
+pub mod sift;
 pub mod signal;

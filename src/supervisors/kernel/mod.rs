@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod brain;
+pub mod chaos;
 pub mod child_ref;
 pub mod events;
 pub mod exit;

@@ -136,6 +136,14 @@ impl<T> Reply<T> {
         self.0.lock().take().is_some_and(|sender| sender.send(answer).is_ok())
     }
 
+    /// Resolves when nobody waits for the answer any more, or it was given.
+    pub fn abandoned(&self) -> impl Future<Output = ()> + '_ {
+        std::future::poll_fn(|cx| match &mut *self.0.lock() {
+            Some(sender) => sender.poll_closed(cx),
+            None => std::task::Poll::Ready(()),
+        })
+    }
+
     /// True when nobody waits for the answer any more: the work may be skipped.
     pub fn is_abandoned(&self) -> bool {
         self.0.lock().as_ref().is_none_or(oneshot::Sender::is_closed)
