@@ -1,1 +1,3 @@
 //! The telemetry port: ClickHouse over HTTP, a server of its own or the embedded engine.
+
+pub mod engine;
