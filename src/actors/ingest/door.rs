@@ -30,8 +30,8 @@ pub struct Door {
     pub receivers: Port<ReceiveExport>,
     /// Most bytes of a body as sent.
     pub max_body: usize,
-    /// Most bytes of a body once decompressed.
-    pub max_decompressed: usize,
+    /// Most bytes of a gRPC message, decompressed.
+    pub max_message: usize,
     /// Time from a request being read to its answer.
     pub deadline: Duration,
 }

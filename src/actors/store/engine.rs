@@ -10,6 +10,7 @@ use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{ActorContext, AsyncContext};
 
 use crate::backends::telemetry::client::TelemetryClient;
+use crate::backends::telemetry::engine::USER;
 use crate::backends::telemetry::engine::child::{EngineChild, EngineSpec};
 use crate::backends::telemetry::migrate;
 use crate::clock;
@@ -28,19 +29,19 @@ const RETRY: BackoffPolicy = BackoffPolicy {
 };
 /// How often the child is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Time the engine has to end by itself.
-const STOP_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Adapter actor of the telemetry store's life: the engine process, or a server somewhere else.
 pub struct StoreKeeper {
     client: Arc<TelemetryClient>,
     engine: Option<EngineSpec>,
+    stop_within: Duration,
 }
 
 impl StoreKeeper {
-    /// Keeps the engine described by `engine`; with `None` it only brings a server's schema up to date.
-    pub fn new(client: Arc<TelemetryClient>, engine: Option<EngineSpec>) -> Self {
-        Self { client, engine }
+    /// Keeps the engine described by `engine`, which gets `stop_within` to end by itself; with `None` it only brings a
+    /// server's schema up to date.
+    pub fn new(client: Arc<TelemetryClient>, engine: Option<EngineSpec>, stop_within: Duration) -> Self {
+        Self { client, engine, stop_within }
     }
 }
 
@@ -49,7 +50,12 @@ impl Worker for StoreKeeper {
     fn started(&mut self, probe: &Probe, ctx: &mut Seated<Self>) {
         probe.degraded("the telemetry store is starting");
         probe.ready();
-        let keep = Keep { client: self.client.clone(), engine: self.engine.clone(), probe: probe.clone() };
+        let keep = Keep {
+            client: self.client.clone(),
+            engine: self.engine.clone(),
+            stop_within: self.stop_within,
+            probe: probe.clone(),
+        };
         ctx.spawn(wrap_future(keep.run()).map(|(), _, ctx: &mut Seated<Self>| ctx.stop()));
     }
 
@@ -60,6 +66,7 @@ impl Worker for StoreKeeper {
 struct Keep {
     client: Arc<TelemetryClient>,
     engine: Option<EngineSpec>,
+    stop_within: Duration,
     probe: Probe,
 }
 
@@ -81,15 +88,15 @@ impl Keep {
 
     /// From starting the engine to its end. `None` after a drain request, else why it ended.
     async fn one_life(&self) -> Option<String> {
-        let mut child = match &self.engine {
-            Some(spec) => match start(spec.clone()).await {
+        let child = match &self.engine {
+            Some(spec) => match EngineChild::spawn(spec.clone()).await {
                 Ok(child) => Some(child),
-                Err(why) => return Some(why),
+                Err(error) => return Some(format!("the engine did not start: {error}")),
             },
             None => None,
         };
-        if let Some(child) = &child {
-            self.client.set_endpoint(child.url(), child.secret());
+        if let Some(endpoint) = child.as_ref().and_then(EngineChild::endpoint) {
+            self.client.set_endpoint(&endpoint.url, USER, &endpoint.secret);
         }
         if let Err(error) = migrate::run(&self.client).await {
             return Some(format!("the telemetry schema is not up to date: {error}"));
@@ -100,21 +107,15 @@ impl Keep {
                 _ = self.probe.drained() => break None,
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
-            if let Some(end) = child.as_mut().and_then(EngineChild::try_wait) {
+            if let Some(end) = child.as_ref().and_then(EngineChild::try_wait) {
                 break Some(format!("the engine ended: {end}"));
             }
         };
         if let (None, Some(child)) = (&why, child) {
-            tokio::task::spawn_blocking(move || child.stop(STOP_DEADLINE)).await.ok();
+            if !child.stop(self.stop_within).await {
+                tracing::warn!(after = ?self.stop_within, "the engine did not end by itself and was killed");
+            }
         }
         why
-    }
-}
-
-async fn start(spec: EngineSpec) -> Result<EngineChild, String> {
-    match tokio::task::spawn_blocking(move || EngineChild::spawn(&spec)).await {
-        Ok(Ok(child)) => Ok(child),
-        Ok(Err(error)) => Err(format!("the engine did not start: {error}")),
-        Err(_) => Err(String::from("starting the engine panicked")),
     }
 }

@@ -190,6 +190,11 @@ impl Turn {
                 tracing::warn!(topic = deps.topic, partition = deps.partition, from, start, "retention overtook us");
                 Ok(read(start).await?)
             }
+            Err(LogError::Corrupt { next, file, position, what }) if next > from => {
+                let (topic, partition) = (deps.topic, deps.partition);
+                tracing::error!(topic, partition, from, next, file, position, what, "the log is damaged, reading on");
+                Ok(read(next).await?)
+            }
             other => Ok(other?),
         }
     }

@@ -225,6 +225,12 @@ pub trait EventLog: Send + Sync + 'static {
         position: Committed,
     ) -> BoxFuture<'static, Result<(), LogError>>;
 
+    /// Removes what is over age or size at `now_ns` (Unix nanoseconds); returns how many segments went. A log whose
+    /// server does that by itself keeps the default, which does nothing.
+    fn enforce_retention(&self, _now_ns: u64) -> BoxFuture<'static, Result<usize, LogError>> {
+        Box::pin(async { Ok(0) })
+    }
+
     /// The committed position of a group, without claiming it (for lag and listings).
     fn committed(&self, group: &str, topic: &str, partition: u32) -> Result<Option<Committed>, LogError>;
 }

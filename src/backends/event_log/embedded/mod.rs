@@ -261,6 +261,14 @@ fn group_key(group: &str, topic: &str, partition: u32) -> GroupKey {
 }
 
 impl EventLog for EmbeddedLog {
+    fn enforce_retention(&self, now_ns: u64) -> BoxFuture<'static, Result<usize, LogError>> {
+        let log = self.clone();
+        Box::pin(async move {
+            let enforced = tokio::task::spawn_blocking(move || Self::enforce_retention(&log, now_ns)).await;
+            enforced.unwrap_or(Err(LogError::Closed)).map(|report| report.segments)
+        })
+    }
+
     fn partitions(&self, topic: &str) -> Option<u32> {
         self.shared.topics.get(topic).map(|t| t.config.partitions)
     }
