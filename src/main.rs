@@ -1,25 +1,13 @@
-//! The `obtrace` binary: command line in, one of the parts of Obtrace out.
+//! The `obtrace` binary.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use obtrace::backends::telemetry::engine;
 
-#[derive(Parser)]
-#[command(name = "obtrace", version, about)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(clap::Subcommand)]
-enum Command {
-    /// The embedded ClickHouse engine; started by `obtrace dev` and `obtrace serve`, seldom by hand.
-    Engine(engine::EngineArgs),
-}
+// Batches are allocated on one thread and freed on another all day: glibc's allocator is slow at just that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Engine(args) => engine::run(args),
-    }
+    obtrace::cli::Cli::parse().run()
 }

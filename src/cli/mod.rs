@@ -1,0 +1,151 @@
+//! The command line: what was typed in, one of the parts of Obtrace out.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::backends::telemetry::engine;
+use crate::boot;
+use crate::config::{Config, LoadArgs, Loaded};
+use crate::telemetry::logging;
+use crate::tools::demo::{self, DemoArgs};
+use crate::tools::load::{self, LoadArgs as LoadGeneratorArgs};
+
+mod key;
+mod tree;
+
+/// An observability backend: OpenTelemetry in, durable, stored and found again, on supervised actors.
+#[derive(Debug, Parser)]
+#[command(name = "obtrace", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything in one process on embedded backends, for this machine: no key needed from loopback
+    Dev(ServeArgs),
+    /// Everything in one process, as configured
+    Serve(ServeArgs),
+    /// A simulated shop that sends traces, logs and metrics to a running Obtrace
+    Demo(DemoArgs),
+    /// Load generator; with --verify it asks the API what is missing or doubled
+    Load(LoadGeneratorArgs),
+    /// The supervision tree of a running Obtrace
+    Tree(tree::TreeArgs),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Make an API key, or hash one
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// The embedded ClickHouse engine; started by `dev` and `serve`, seldom by hand
+    Engine(engine::EngineArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Checks files, environment and flags, and prints every value with the place that set it
+    Check(ServeArgs),
+}
+
+/// Where settings come from. A flag stands above the environment, that above the files, those above the defaults.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Folder of everything Obtrace keeps
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Configuration file; may be given more than once, a later one stands above an earlier one
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Address of OTLP gRPC
+    #[arg(long, value_name = "ADDRESS")]
+    otlp_grpc: Option<SocketAddr>,
+    /// Address of OTLP HTTP
+    #[arg(long, value_name = "ADDRESS")]
+    otlp_http: Option<SocketAddr>,
+    /// Address of the API
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<SocketAddr>,
+    /// Any other key, such as --set process.linger=100ms
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Cli {
+    /// Runs the command.
+    pub fn run(self) -> ExitCode {
+        match self.command {
+            Command::Dev(args) => serve(&args, Some("dev")),
+            Command::Serve(args) => serve(&args, None),
+            Command::Demo(args) => client(demo::run(args)),
+            Command::Load(args) => client(load::run(args)),
+            Command::Tree(args) => client(tree::run(args)),
+            Command::Config(ConfigCommand::Check(args)) => check(&args),
+            Command::Key(command) => key::run(&command),
+            Command::Engine(args) => engine::run(args),
+        }
+    }
+}
+
+fn serve(args: &ServeArgs, profile: Option<&str>) -> ExitCode {
+    logging::install();
+    match load_config(args, profile) {
+        Ok(loaded) => boot::run(loaded.config),
+        Err(text) => {
+            eprintln!("{text}");
+            ExitCode::from(boot::EXIT_CONFIG)
+        }
+    }
+}
+
+fn check(args: &ServeArgs) -> ExitCode {
+    match load_config(args, None) {
+        Ok(loaded) => {
+            print!("{}", loaded.explain_all());
+            ExitCode::SUCCESS
+        }
+        Err(text) => {
+            eprintln!("{text}");
+            ExitCode::from(boot::EXIT_CONFIG)
+        }
+    }
+}
+
+fn load_config(args: &ServeArgs, profile: Option<&str>) -> Result<Loaded, String> {
+    Config::load(load_args(args, profile)).map_err(|errors| errors.to_string())
+}
+
+fn load_args(args: &ServeArgs, profile: Option<&str>) -> LoadArgs {
+    let mut flags: Vec<(String, String, String)> = Vec::new();
+    let mut flag = |name: &str, key: &str, value: Option<String>| {
+        flags.extend(value.map(|value| (name.to_owned(), key.to_owned(), value)));
+    };
+    flag("--data-dir", "data_dir", args.data_dir.as_ref().map(|dir| dir.display().to_string()));
+    flag("--otlp-grpc", "ingest.otlp_grpc", args.otlp_grpc.map(|a| a.to_string()));
+    flag("--otlp-http", "ingest.otlp_http", args.otlp_http.map(|a| a.to_string()));
+    flag("--http", "serve.http", args.http.map(|a| a.to_string()));
+    for set in &args.set {
+        let (key, value) = set.split_once('=').unwrap_or((set, ""));
+        flag("--set", key.trim(), Some(value.trim().to_owned()));
+    }
+    LoadArgs {
+        profile: profile.map(str::to_owned),
+        files: args.config.clone(),
+        env: std::env::vars().collect(),
+        flags,
+    }
+}
+
+fn client(command: impl Future<Output = ExitCode>) -> ExitCode {
+    match boot::run_client(command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("obtrace: the runtime cannot be started: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
