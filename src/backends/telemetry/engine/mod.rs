@@ -165,7 +165,13 @@ impl EngineError {
 pub fn run(args: EngineArgs) -> ExitCode {
     lifecycle::keep_stderr();
     // the parent forwards these lines; it adds the time
-    let _ = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).without_time().try_init();
+    let filter = tracing_subscriber::EnvFilter::new("info,actix_server=warn");
+    let _ = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .without_time()
+        .try_init();
     match start(&args) {
         Ok(engine) => engine.serve(),
         Err(error) => {
