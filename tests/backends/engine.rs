@@ -325,8 +325,8 @@ async fn nobody_gets_in_without_the_secret() {
 async fn parallel_queries_run_and_a_left_one_is_cancelled() {
     let folder = folder();
     let engine = Running::start(folder.path()).await;
-    let slow = "select sum(sleepEachRow(0.5)) from numbers(100) settings max_block_size = 1, \
-        function_sleep_max_microseconds_per_block = 100000000";
+    let slow = "select sum(sleepEachRow(0.5)) from numbers(1000) settings max_block_size = 1, \
+        max_execution_time = 600, function_sleep_max_microseconds_per_block = 1000000000";
     let left =
         engine.http.post(&engine.endpoint.url).header("X-ClickHouse-Key", &engine.endpoint.secret).body(slow);
     let left = tokio::time::timeout(Duration::from_millis(700), left.send()).await;
@@ -367,6 +367,25 @@ async fn an_insert_that_breaks_off_leaves_nothing() {
     until("the broken insert ends", async || engine.sql("select count() from system.processes").await == "1")
         .await;
     assert_eq!(engine.sql("select count() from t").await, "10");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inserts_come_in_every_form() {
+    let folder = folder();
+    let engine = Running::start(folder.path()).await;
+    engine.sql(TABLE).await;
+    engine.sql("insert into t (id, body) format JSONEachRow\n{\"id\":1,\"body\":\"format CSV\"}\n").await;
+    engine.sql("insert into t values (2, 'values')").await;
+    engine.sql("insert into t select 3, 'select'").await;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(b"4,\"gzip\"\n").expect("packed");
+    let request = engine.http.post(&engine.endpoint.url).query(&[("query", "insert into t format CSV")]);
+    let request =
+        request.header("Content-Encoding", "gzip").header("X-ClickHouse-Key", &engine.endpoint.secret);
+    let answer = request.body(gzip.finish().expect("packed")).send().await.expect("an answer");
+    assert_eq!(answer.status().as_u16(), 200);
+    let rows = engine.sql("select id, body from t order by id").await;
+    assert_eq!(rows, "1\tformat CSV\n2\tvalues\n3\tselect\n4\tgzip");
 }
 
 #[tokio::test(flavor = "multi_thread")]

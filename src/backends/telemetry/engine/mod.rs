@@ -176,7 +176,8 @@ pub fn run(args: EngineArgs) -> ExitCode {
         Ok(engine) => engine.serve(),
         Err(error) => {
             tracing::error!("{error}");
-            ExitCode::from(error.exit_code())
+            // exit handlers of a library that is half up may crash
+            lifecycle::exit_now(i32::from(error.exit_code()))
         }
     }
 }
