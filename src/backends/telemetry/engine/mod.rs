@@ -165,12 +165,19 @@ impl EngineError {
 pub fn run(args: EngineArgs) -> ExitCode {
     lifecycle::keep_stderr();
     // the parent forwards these lines; it adds the time
-    let _ = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).without_time().try_init();
+    let filter = tracing_subscriber::EnvFilter::new("info,actix_server=warn");
+    let _ = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .without_time()
+        .try_init();
     match start(&args) {
         Ok(engine) => engine.serve(),
         Err(error) => {
             tracing::error!("{error}");
-            ExitCode::from(error.exit_code())
+            // exit handlers of a library that is half up may crash
+            lifecycle::exit_now(i32::from(error.exit_code()))
         }
     }
 }

@@ -91,7 +91,7 @@ impl Request {
         }
         let given = || self.settings.iter().map(|(n, v)| (n.as_str(), v.as_str()));
         pairs.extend(given().filter(|(name, _)| *name != "readonly" && *name != "chdb_client_name"));
-        let asked = given().filter(|(name, _)| *name == "readonly").last();
+        let asked = given().rfind(|(name, _)| *name == "readonly");
         if let Some(pair) = asked.or_else(|| read_only.then_some(("readonly", "2"))) {
             pairs.push(pair);
         }

@@ -77,6 +77,8 @@ pub fn serve(listener: TcpListener, front: Front) -> std::io::Result<actix_web::
     let server = HttpServer::new(app)
         .workers(1)
         .disable_signals()
+        // a client that hangs up ends its handler, which cancels its statement; by default it would run to its end
+        .h1_allow_half_closed(false)
         .shutdown_timeout(1)
         .keep_alive(Duration::from_secs(75))
         .client_request_timeout(Duration::from_secs(10))

@@ -45,14 +45,13 @@ struct Token {
 /// # Errors
 /// `INTO OUTFILE` and `FROM INFILE` are refused: the engine runs them with the rights of its process, past all grants.
 pub fn inspect(text: &[u8]) -> Result<Statement, Exception> {
-    let mut tokens = Tokens { text, at: 0 };
     let mut previous: Option<Token> = None;
     let mut depth = 0_i32;
     let mut insert = None;
     let mut selects = false;
     let mut format = None;
     let mut settings = false;
-    while let Some(token) = tokens.next() {
+    for token in (Tokens { text, at: 0 }) {
         let is = |word: &str| {
             token.kind == Kind::Word && text[token.start..token.end].eq_ignore_ascii_case(word.as_bytes())
         };

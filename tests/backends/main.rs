@@ -1,0 +1,3 @@
+//! The contract suites of the backends, against the real thing each.
+
+mod engine;
