@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod block;
+pub mod columns;
 pub mod envelope;
 pub mod failure;
 pub mod refusal;
