@@ -2,5 +2,6 @@
 
 pub mod envelope;
 pub mod failure;
+pub mod query;
 pub mod scope;
 pub mod signal;
