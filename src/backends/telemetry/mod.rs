@@ -1,1 +1,4 @@
 //! The telemetry port: ClickHouse over HTTP, a server of its own or the embedded engine.
+
+pub mod queries;
+pub mod sql;

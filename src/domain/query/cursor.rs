@@ -10,7 +10,7 @@ use super::time::TimeRange;
 /// Version of the layout below; a cursor of another version is refused.
 const VERSION: u8 = 1;
 /// Longest tie-breaking key, in bytes: a metric or service name.
-const LONGEST_KEY: usize = 1024;
+const LONGEST_KEY: usize = 4096;
 /// Version, fingerprint, start, end, ts, skip and checksum.
 const FIXED_LEN: usize = 1 + 8 + 8 + 8 + 8 + 4 + 4;
 

@@ -70,8 +70,8 @@ pub struct HistogramPoint {
 pub struct Merged {
     /// Number of observations.
     pub count: u64,
-    /// Their sum.
-    pub sum: f64,
+    /// Their sum, where the client gave one.
+    pub sum: Option<f64>,
     /// Smallest observation, where known. Of a running total it is the smallest since that began.
     pub min: Option<f64>,
     /// Largest observation, where known.
@@ -111,7 +111,8 @@ fn added_since(
     known_since_ns: i64,
 ) -> Option<Distribution> {
     match base {
-        Some(base) if base.start_ns == point.start_ns => {
+        // A new start time alone is no reset: some clients move it with every point. It must lie after the point before.
+        Some(base) if base.start_ns == point.start_ns || point.start_ns < base.last_ns => {
             Some(point.data.since(&base.data).unwrap_or_else(|| point.data.clone()))
         }
         Some(_) => Some(point.data.clone()),
@@ -232,7 +233,7 @@ fn side_since(now: &(i32, Vec<u64>), then: &(i32, Vec<u64>), shift: u32) -> Opti
 impl Merged {
     fn add(&mut self, more: &Distribution) {
         self.count += more.count;
-        self.sum += more.sum.unwrap_or(0.0);
+        self.sum = pick(self.sum, more.sum, |a, b| a + b);
         self.min = pick(self.min, more.min, f64::min);
         self.max = pick(self.max, more.max, f64::max);
         more.intervals(|low, high, count| {
@@ -283,9 +284,9 @@ fn walk(intervals: &[(f64, f64, f64)], ends: &[f64], wanted: f64) -> Option<f64>
     Some(at)
 }
 
-fn pick(a: Option<f64>, b: Option<f64>, better: fn(f64, f64) -> f64) -> Option<f64> {
+fn pick(a: Option<f64>, b: Option<f64>, both: fn(f64, f64) -> f64) -> Option<f64> {
     match (a, b) {
-        (Some(a), Some(b)) => Some(better(a, b)),
+        (Some(a), Some(b)) => Some(both(a, b)),
         (a, b) => a.or(b),
     }
 }
@@ -414,6 +415,6 @@ mod tests {
         ];
         let folded = fold(points, 60, 40);
         assert_eq!(counts(&folded), [(60, 7)]);
-        assert_eq!(folded[&vec![]][&60].sum, 7.0);
+        assert_eq!(folded[&vec![]][&60].sum, Some(7.0));
     }
 }
