@@ -6,6 +6,7 @@ pub mod columns;
 pub mod envelope;
 pub mod failure;
 pub mod refusal;
+pub mod query;
 pub mod scope;
 pub mod sift;
 pub mod signal;
