@@ -1,0 +1,1 @@
+//! `obtrace demo`.
