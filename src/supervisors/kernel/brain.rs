@@ -80,13 +80,24 @@ impl Brain {
         self.children.len() - 1
     }
 
+    /// Gives the slot of a child that is gone for good to another one, with a clean record.
+    pub fn replace(&mut self, child: usize, restart: Restart) {
+        let window = Window::new(self.policy.intensity, self.policy.period);
+        self.children[child] = Child { restart, window, backoff: Backoff::default() };
+    }
+
     /// Restarts of the shared window that still count.
     pub fn spent(&mut self, now: Duration) -> u32 {
         self.shared.spent(now)
     }
 
     /// Decides about an exit that nobody asked for. `running` says per slot whether the child runs now.
-    pub fn exited(&mut self, exit: Exit<'_>, backoff: &super::policy::BackoffPolicy, running: &[bool]) -> Verdict {
+    pub fn exited(
+        &mut self,
+        exit: Exit<'_>,
+        backoff: &super::policy::BackoffPolicy,
+        running: &[bool],
+    ) -> Verdict {
         if let ExitReason::Failed(FailureClass::Config, why) = exit.reason {
             return Verdict::Escalate { why: why.clone() };
         }
@@ -112,7 +123,10 @@ impl Brain {
 
     /// A dependency that is down, or poison that is being isolated, is nobody's bug: it costs no intensity.
     fn spends(&self, reason: &ExitReason) -> bool {
-        !matches!(reason.class(), Some(FailureClass::Dependency | FailureClass::Poison | FailureClass::Overload))
+        !matches!(
+            reason.class(),
+            Some(FailureClass::Dependency | FailureClass::Poison | FailureClass::Overload)
+        )
     }
 
     fn limit_passed(&mut self, child: usize, now: Duration) -> bool {
@@ -175,7 +189,9 @@ mod tests {
         for (strategy, stops, starts) in table {
             let mut brain = brain(strategy, &restarts);
             match decide(&mut brain, 2, &panicked(), 0) {
-                Verdict::Restart { stop, start, .. } => assert_eq!((stop, start), (stops, starts), "{strategy:?}"),
+                Verdict::Restart { stop, start, .. } => {
+                    assert_eq!((stop, start), (stops, starts), "{strategy:?}")
+                }
                 other => panic!("{strategy:?}: {other:?}"),
             }
         }

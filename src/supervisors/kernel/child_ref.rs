@@ -1,11 +1,12 @@
 //! A reference to a worker that survives its restarts, for control messages. It takes the place of actix's registries.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::{Addr, Message};
 use arc_swap::ArcSwapOption;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::port::PortError;
 use super::seat::{Handle, Seat, Worker};
@@ -18,6 +19,9 @@ pub struct ChildRef<W: Worker> {
 struct Inner<W: Worker> {
     current: ArcSwapOption<(u64, Addr<Seat<W>>)>,
     changed: Notify,
+    /// actix lets every clone of an address past the mailbox's bound; these permits are the real one.
+    asks: Semaphore,
+    bounded: AtomicBool,
 }
 
 impl<W: Worker> Clone for ChildRef<W> {
@@ -28,7 +32,13 @@ impl<W: Worker> Clone for ChildRef<W> {
 
 impl<W: Worker> Default for ChildRef<W> {
     fn default() -> Self {
-        Self { inner: Arc::new(Inner { current: ArcSwapOption::empty(), changed: Notify::new() }) }
+        let inner = Inner {
+            current: ArcSwapOption::empty(),
+            changed: Notify::new(),
+            asks: Semaphore::new(0),
+            bounded: AtomicBool::new(false),
+        };
+        Self { inner: Arc::new(inner) }
     }
 }
 
@@ -39,8 +49,20 @@ impl<W: Worker> std::fmt::Debug for ChildRef<W> {
 }
 
 impl<W: Worker> ChildRef<W> {
+    /// Sets how many asks may be under way at a time. The first call counts.
+    pub(super) fn bound(&self, asks: usize) {
+        if !self.inner.bounded.swap(true, Ordering::AcqRel) {
+            self.inner.asks.add_permits(asks.clamp(1, Semaphore::MAX_PERMITS));
+        }
+    }
+
+    /// Makes an address the one to ask, unless a later generation is already known.
     pub(super) fn publish(&self, generation: u64, addr: Addr<Seat<W>>) {
-        self.inner.current.store(Some(Arc::new((generation, addr))));
+        let next = Arc::new((generation, addr));
+        self.inner.current.rcu(|now| match now {
+            Some(now) if now.0 > generation => Some(now.clone()),
+            _ => Some(next.clone()),
+        });
         self.inner.changed.notify_waiters();
     }
 
@@ -48,15 +70,17 @@ impl<W: Worker> ChildRef<W> {
     pub(super) fn clear(&self, generation: u64) {
         let current = self.inner.current.load();
         if current.as_ref().is_some_and(|now| now.0 == generation) {
-            self.inner.current.store(None);
+            // Swapped only against what was looked at: a successor may be publishing itself right now.
+            self.inner.current.compare_and_swap(&*current, None);
         }
     }
 
     /// Sends a control message to whichever incarnation runs, waiting through a restart, and returns its answer.
     ///
     /// # Errors
-    /// [`PortError::Restarting`] when no incarnation came up before the deadline, [`PortError::NoAnswer`] when one took
-    /// the message but did not answer in time, [`PortError::Gone`] when it ended before it answered.
+    /// [`PortError::Restarting`] when no incarnation came up before the deadline, [`PortError::Full`] when as many asks
+    /// as the control capacity were under way all the time, [`PortError::NoAnswer`] when an incarnation took the message
+    /// but did not answer in time, [`PortError::Gone`] when it ended before it answered.
     pub async fn ask<M>(&self, message: M, deadline: Duration) -> Result<M::Result, PortError>
     where
         W: Handle<M>,
@@ -64,6 +88,12 @@ impl<W: Worker> ChildRef<W> {
         M::Result: Send,
     {
         let ends = tokio::time::Instant::now() + deadline;
+        let turn = tokio::time::timeout_at(ends, self.inner.asks.acquire()).await;
+        let _turn = match turn {
+            Ok(permit) => permit.map_err(|_| PortError::Gone)?,
+            Err(_) if self.inner.current.load().is_some() => return Err(PortError::Full),
+            Err(_) => return Err(PortError::Restarting),
+        };
         let addr = tokio::time::timeout_at(ends, self.live()).await.map_err(|_| PortError::Restarting)?;
         match tokio::time::timeout_at(ends, addr.send(message)).await {
             Ok(Ok(answer)) => Ok(answer),

@@ -16,15 +16,15 @@ pub enum ChildEvent {
     Ready {
         /// Slot of the child.
         child: usize,
-        /// Incarnation.
-        generation: u64,
+        /// Number of the launch, unique within the supervisor.
+        launch: u64,
     },
     /// The incarnation is gone.
     Exited {
         /// Slot of the child.
         child: usize,
-        /// Incarnation.
-        generation: u64,
+        /// Number of the launch, unique within the supervisor.
+        launch: u64,
         /// Why.
         reason: ExitReason,
     },

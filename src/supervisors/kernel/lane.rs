@@ -1,11 +1,12 @@
 //! The data lane of a child: a bounded queue that its supervisor owns, read by the actor as a stream of leases.
 //!
-//! In: messages from [`Port`](super::port::Port)s. Out: [`Lease`]s to the incarnation that runs now. Because queue and
-//! permits do not belong to the actor, both survive its crash: a lease that is dropped without an acknowledgement goes
-//! back to the head of the queue with one attempt more, and after `max_attempts` takes the message's poison path.
+//! In: messages from [`Port`]s. Out: [`Lease`]s to the incarnation that runs now. Because queue and permits do not belong
+//! to the actor, both survive its crash: a lease that is dropped without an acknowledgement goes back to its old place in
+//! the queue with one attempt more, and after `max_attempts` takes the message's poison path.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,7 +30,7 @@ pub trait Cargo: Send + Sync + 'static {
     fn weight(&self) -> usize;
 
     /// Called when the message was delivered `attempts` times and no incarnation acknowledged it: tell whoever waits
-    /// for it. Must not block; runs wherever the last lease was dropped.
+    /// for it. Must not block; runs wherever the last lease was dropped, perhaps while a panic unwinds.
     fn poisoned(&self, attempts: u32);
 }
 
@@ -43,6 +44,41 @@ pub(super) enum Intake {
 }
 
 /// A bounded lane. Clones are handles of the same lane.
+///
+/// ```
+/// use std::time::Duration;
+/// use futures_util::StreamExt;
+/// use obtrace::supervisors::kernel::lane::{Cargo, Lane};
+/// use obtrace::supervisors::kernel::policy::Policy;
+/// use obtrace::supervisors::kernel::probe::Probe;
+///
+/// struct Batch(&'static str);
+///
+/// impl Cargo for Batch {
+///     fn weight(&self) -> usize {
+///         self.0.len()
+///     }
+///     fn poisoned(&self, attempts: u32) {
+///         eprintln!("{} failed {attempts} times", self.0);
+///     }
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let lane = Lane::new("process.otlp", Policy::default().lane);
+/// lane.port().send(Batch("spans"), Duration::from_secs(1)).await.unwrap();
+///
+/// // In a tree the supervisor gives the inbox to each incarnation; this one crashes with the batch in hand …
+/// let mut inbox = lane.inbox(Probe::detached());
+/// let lease = inbox.next().await.unwrap();
+/// drop((lease, inbox));
+///
+/// // … so the next one gets it again.
+/// let mut inbox = lane.inbox(Probe::detached());
+/// let lease = inbox.next().await.unwrap();
+/// assert_eq!((lease.0, lease.attempts()), ("spans", 1));
+/// assert!(lease.ack());
+/// # });
+/// ```
 pub struct Lane<M: Cargo> {
     pub(super) shared: Arc<Shared<M>>,
 }
@@ -59,12 +95,15 @@ pub(super) struct Shared<M: Cargo> {
 
 struct State<M> {
     queue: VecDeque<Parcel<M>>,
-    leased: BTreeMap<u64, (Parcel<M>, u64)>,
+    leased: BTreeMap<u64, (Parcel<M>, Generation)>,
     wakers: BTreeMap<u64, Waker>,
     next_id: u64,
+    next_place: u64,
 }
 
 struct Parcel<M> {
+    /// Place in the order of arrival, which redelivery keeps.
+    place: u64,
     message: Arc<M>,
     units: u32,
     attempts: u32,
@@ -112,8 +151,9 @@ pub trait LaneView: Send + Sync {
     fn stats(&self) -> LaneStats;
     /// Lets nothing more in; what is queued is still handed out.
     fn close(&self);
-    /// Takes every lease of a fenced generation back into the queue; its later acknowledgements count for nothing.
-    fn revoke(&self, generation: u64) -> usize;
+    /// Takes every lease of an incarnation that is no longer the current one of its child back into the queue; its later
+    /// acknowledgements count for nothing. Returns how many.
+    fn revoke(&self) -> usize;
 }
 
 impl<M: Cargo> Clone for Lane<M> {
@@ -145,6 +185,7 @@ impl<M: Cargo> Lane<M> {
                     leased: BTreeMap::new(),
                     wakers: BTreeMap::new(),
                     next_id: 0,
+                    next_place: 0,
                 }),
                 counters: Counters::default(),
                 policy,
@@ -194,20 +235,15 @@ impl<M: Cargo> LaneView for Lane<M> {
 
     fn close(&self) {
         self.shared.intake.send_replace(Intake::Draining);
-        self.shared.state.lock().wake_all();
+        self.shared.wake_all();
     }
 
-    fn revoke(&self, generation: u64) -> usize {
-        let mut state = self.shared.state.lock();
-        let stale: Vec<u64> =
-            state.leased.iter().filter(|(_, (_, by))| *by == generation).map(|(id, _)| *id).collect();
-        for id in stale.iter().rev() {
-            if let Some((parcel, _)) = state.leased.remove(id) {
-                state.queue.push_front(Parcel { attempts: parcel.attempts + 1, ..parcel });
-            }
-        }
-        state.wake_all();
-        stale.len()
+    fn revoke(&self) -> usize {
+        let stale: Vec<u64> = {
+            let state = self.shared.state.lock();
+            state.leased.iter().filter(|(_, (_, by))| !by.is_current()).map(|(id, _)| *id).collect()
+        };
+        stale.into_iter().filter(|id| self.shared.give_back(*id)).count()
     }
 }
 
@@ -220,12 +256,23 @@ impl<M: Cargo> Shared<M> {
         u32::try_from(weight.div_ceil(UNIT).clamp(1, bound)).unwrap_or(u32::MAX)
     }
 
-    /// Queues a message whose permits were already taken (and forgotten) by the port.
-    pub(super) fn push(&self, message: M, units: u32) {
+    /// Queues a message whose permits were already taken (and forgotten) by the port. Says no, and returns the permits,
+    /// if the lane was closed meanwhile: an inbox that saw it closed and empty must be able to rely on that.
+    pub(super) fn push(&self, message: M, units: u32) -> bool {
+        {
+            let mut state = self.state.lock();
+            if *self.intake.borrow() == Intake::Draining {
+                drop(state);
+                self.release(units);
+                return false;
+            }
+            let place = state.next_place;
+            state.next_place += 1;
+            state.queue.push_back(Parcel { place, message: Arc::new(message), units, attempts: 0 });
+        }
         self.counters.sent.fetch_add(1, Ordering::Relaxed);
-        let mut state = self.state.lock();
-        state.queue.push_back(Parcel { message: Arc::new(message), units, attempts: 0 });
-        state.wake_all();
+        self.wake_all();
+        true
     }
 
     pub(super) fn count_shed(&self) {
@@ -237,8 +284,12 @@ impl<M: Cargo> Shared<M> {
         self.units.add_permits(units as usize);
     }
 
-    /// Ends a lease for good. False when it had been revoked: its holder is a zombie.
-    fn settle(&self, id: u64) -> bool {
+    /// Ends a lease for good. False when its holder is a zombie: the lease was revoked, or is about to be.
+    fn settle(&self, id: u64, by: &Generation) -> bool {
+        if !by.is_current() {
+            self.give_back(id);
+            return false;
+        }
         let taken = self.state.lock().leased.remove(&id);
         let Some((parcel, _)) = taken else { return false };
         self.counters.acked.fetch_add(1, Ordering::Relaxed);
@@ -246,26 +297,42 @@ impl<M: Cargo> Shared<M> {
         true
     }
 
-    /// Ends a lease without success: back to the head of the queue, or onto the poison path.
-    fn give_back(&self, id: u64) {
+    /// Ends a lease without success: back to its place in the queue, or onto the poison path. False if it had ended.
+    fn give_back(&self, id: u64) -> bool {
         let poisoned = {
             let mut state = self.state.lock();
-            let Some((mut parcel, _)) = state.leased.remove(&id) else { return };
+            let Some((mut parcel, _)) = state.leased.remove(&id) else { return false };
             parcel.attempts += 1;
-            self.counters.redelivered.fetch_add(1, Ordering::Relaxed);
-            if parcel.attempts < self.policy.max_attempts.max(1) {
-                state.queue.push_front(parcel);
-                state.wake_all();
-                None
-            } else {
+            let spent = parcel.attempts >= self.policy.max_attempts.max(1);
+            if spent {
                 Some(parcel)
+            } else {
+                state.put_back(parcel);
+                None
             }
         };
-        if let Some(parcel) = poisoned {
-            self.counters.poisoned.fetch_add(1, Ordering::Relaxed);
-            self.release(parcel.units);
-            parcel.message.poisoned(parcel.attempts);
+        self.counters.redelivered.fetch_add(1, Ordering::Relaxed);
+        match poisoned {
+            Some(parcel) => self.poison(&parcel),
+            None => self.wake_all(),
         }
+        true
+    }
+
+    fn poison(&self, parcel: &Parcel<M>) {
+        self.counters.poisoned.fetch_add(1, Ordering::Relaxed);
+        self.release(parcel.units);
+        // Often the lease falls while its holder's panic unwinds: a second panic that got out would abort the process.
+        let told = catch_unwind(AssertUnwindSafe(|| parcel.message.poisoned(parcel.attempts)));
+        if told.is_err() {
+            tracing::error!(lane = self.name, "the poison path of a message panicked");
+        }
+    }
+
+    /// Wakes every inbox, outside the lock: a waker is foreign code.
+    fn wake_all(&self) {
+        let wakers = std::mem::take(&mut self.state.lock().wakers);
+        wakers.into_values().for_each(Waker::wake);
     }
 }
 
@@ -275,10 +342,10 @@ impl<M> State<M> {
         self.next_id
     }
 
-    fn wake_all(&mut self) {
-        for (_, waker) in std::mem::take(&mut self.wakers) {
-            waker.wake();
-        }
+    /// Back into the order of arrival. What comes back is older than nearly all that waits, so the search is short.
+    fn put_back(&mut self, parcel: Parcel<M>) {
+        let at = self.queue.iter().position(|other| other.place > parcel.place).unwrap_or(self.queue.len());
+        self.queue.insert(at, parcel);
     }
 }
 
@@ -328,7 +395,7 @@ impl<M: Cargo> Stream for Inbox<M> {
                     held: this.held.clone(),
                     open: true,
                 };
-                state.leased.insert(id, (parcel, lease.generation.number()));
+                state.leased.insert(id, (parcel, lease.generation.clone()));
                 this.held.count.fetch_add(1, Ordering::AcqRel);
                 this.probe.progress();
                 return Poll::Ready(Some(lease));
@@ -341,10 +408,9 @@ impl<M: Cargo> Stream for Inbox<M> {
 
 impl<M: Cargo> Drop for Inbox<M> {
     fn drop(&mut self) {
-        let mut state = self.shared.state.lock();
-        state.wakers.remove(&self.id);
+        self.shared.state.lock().wakers.remove(&self.id);
         // Another incarnation may be waiting for what this one would have taken.
-        state.wake_all();
+        self.shared.wake_all();
     }
 }
 
@@ -384,14 +450,14 @@ impl<M: Cargo> Lease<M> {
     /// The work is done. False when the lease had been revoked, so that the work of a zombie must not count.
     pub fn ack(mut self) -> bool {
         self.open = false;
-        let counted = self.shared.settle(self.id);
+        let counted = self.shared.settle(self.id, &self.generation);
         self.let_go();
         counted
     }
 
     fn let_go(&self) {
         self.held.count.fetch_sub(1, Ordering::AcqRel);
-        self.shared.state.lock().wake_all();
+        self.shared.wake_all();
     }
 }
 

@@ -49,15 +49,23 @@ pub(super) fn launch<W: Worker>(recipe: Arc<Recipe<W>>, berth: Berth) -> AbortHa
     match berth.placement {
         Placement::Inline => start(),
         // A stopped arbiter refuses the closure and drops it; the guard in it then reports the exit.
-        Placement::Arbiter(arbiter) => {
+        Placement::Arbiter(_, arbiter) => {
             arbiter.spawn_fn(start);
         }
     }
     abort
 }
 
-async fn live<W: Worker>(recipe: Arc<Recipe<W>>, probe: Probe, registration: AbortRegistration) -> ExitReason {
+async fn live<W: Worker>(
+    recipe: Arc<Recipe<W>>,
+    probe: Probe,
+    registration: AbortRegistration,
+) -> ExitReason {
     let generation = probe.generation().number();
+    // The thread may have been blocked until long after the supervisor gave this incarnation up.
+    if registration.handle().is_aborted() || !probe.generation().is_current() {
+        return ExitReason::Killed;
+    }
     let mut run = match catch_unwind(AssertUnwindSafe(|| seat(&recipe, &probe))) {
         Ok(run) => Box::pin(run),
         Err(payload) => {
@@ -65,13 +73,17 @@ async fn live<W: Worker>(recipe: Arc<Recipe<W>>, probe: Probe, registration: Abo
             return ExitReason::StartFailed(text);
         }
     };
-    let end = Abortable::new(AssertUnwindSafe(&mut run).catch_unwind(), registration).await;
-    let first = match end {
-        Ok(Err(payload)) => Some(panicked(&*payload)),
-        Ok(Ok(())) => None,
-        Err(_) => Some(ExitReason::Killed),
+    let first = match probe.failure() {
+        // The factory found out that there is nothing to start.
+        Some((class, why)) => Some(ExitReason::Failed(class, why)),
+        None => match Abortable::new(AssertUnwindSafe(&mut run).catch_unwind(), registration).await {
+            Ok(Ok(())) => None,
+            Ok(Err(payload)) => Some(panicked(&*payload)),
+            Err(_) => Some(ExitReason::Killed),
+        },
     };
     // The actor's own drop may panic too; the first fault keeps the blame.
+    probe.set_over();
     let fall = catch_unwind(AssertUnwindSafe(move || drop(run))).err().map(|payload| panicked(&*payload));
     if let Some(child_ref) = &recipe.known_as {
         child_ref.clear(generation);
@@ -104,15 +116,19 @@ fn orderly(probe: &Probe) -> ExitReason {
 /// Reports the exit exactly once, as `Killed` where the task was dropped before it could say why.
 pub(super) struct ExitGuard {
     child: usize,
-    generation: u64,
+    launch: u64,
     events: Events,
     reported: bool,
 }
 
 impl ExitGuard {
     pub(super) fn new(berth: &Berth) -> Self {
-        let generation = berth.probe.generation().number();
-        Self { child: berth.child, generation, events: berth.events.clone(), reported: false }
+        Self {
+            child: berth.child,
+            launch: berth.probe.launch(),
+            events: berth.events.clone(),
+            reported: false,
+        }
     }
 
     pub(super) fn report(mut self, reason: ExitReason) {
@@ -121,7 +137,7 @@ impl ExitGuard {
 
     fn push(&mut self, reason: ExitReason) {
         self.reported = true;
-        self.events.push(ChildEvent::Exited { child: self.child, generation: self.generation, reason });
+        self.events.push(ChildEvent::Exited { child: self.child, launch: self.launch, reason });
     }
 }
 

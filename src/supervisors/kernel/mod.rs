@@ -18,6 +18,7 @@ pub mod pools;
 pub mod port;
 pub mod probe;
 pub mod seat;
+mod slot;
 pub mod snapshot;
 pub mod spec;
 pub mod supervisor;

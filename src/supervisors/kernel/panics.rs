@@ -8,15 +8,21 @@ thread_local! {
     static LAST_LOCATION: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Installs the process-wide hook once: it notes the location for [`take_location`] and logs one line.
+/// Installs the process-wide hook once: it notes the location for [`take_location`] and logs one line, or leaves the
+/// printing to the hook before it where no log is set up yet.
 pub fn install_hook() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        std::panic::set_hook(Box::new(|info| {
+        let former = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
             let location = info.location().map(ToString::to_string).unwrap_or_default();
             let message = message_of(info.payload());
             LAST_LOCATION.with(|last| last.borrow_mut().clone_from(&location));
-            tracing::error!(location, message, thread = std::thread::current().name(), "panicked");
+            if tracing::dispatcher::has_been_set() {
+                tracing::error!(location, message, thread = std::thread::current().name(), "panicked");
+            } else {
+                former(info);
+            }
         }));
     });
 }

@@ -30,6 +30,30 @@ pub enum PortError {
 }
 
 /// A sender into a lane. Cloning is one reference count; it can be held by any thread.
+///
+/// ```
+/// use std::time::Duration;
+/// use obtrace::supervisors::kernel::lane::{Cargo, Lane};
+/// use obtrace::supervisors::kernel::policy::{LanePolicy, Policy};
+/// use obtrace::supervisors::kernel::port::PortError;
+///
+/// struct Order;
+///
+/// impl Cargo for Order {
+///     fn weight(&self) -> usize {
+///         1
+///     }
+///     fn poisoned(&self, _attempts: u32) {}
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let lane = Lane::new("kitchen", LanePolicy { capacity: 1, ..Policy::default().lane });
+/// let port = lane.port();
+/// assert_eq!(port.try_send(Order), Ok(()));
+/// // Nobody reads the lane, so it stays full; the sender is told at its own deadline.
+/// assert_eq!(port.send(Order, Duration::from_millis(1)).await, Err(PortError::Full));
+/// # });
+/// ```
 pub struct Port<M: Cargo> {
     shared: Arc<Shared<M>>,
 }
@@ -73,8 +97,7 @@ impl<M: Cargo> Port<M> {
         };
         slot.forget();
         bytes.forget();
-        self.shared.push(message, units);
-        Ok(())
+        self.push(message, units)
     }
 
     /// Sends a message if there is room now.
@@ -90,8 +113,11 @@ impl<M: Cargo> Port<M> {
         let bytes = self.shared.units.try_acquire_many(units).map_err(|_| self.full())?;
         slot.forget();
         bytes.forget();
-        self.shared.push(message, units);
-        Ok(())
+        self.push(message, units)
+    }
+
+    fn push(&self, message: M, units: u32) -> Result<(), PortError> {
+        if self.shared.push(message, units) { Ok(()) } else { Err(PortError::Draining) }
     }
 
     /// Sends the message that `make` builds around a reply slot, and waits for the answer; both within `deadline`.

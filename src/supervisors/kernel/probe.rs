@@ -27,9 +27,11 @@ pub struct Probe {
 
 struct Inner {
     child: usize,
+    launch: u64,
     generation: Generation,
     events: Events,
     ready: AtomicBool,
+    over: AtomicBool,
     progress: AtomicU64,
     degraded: Mutex<Option<String>>,
     failure: Mutex<Option<(FailureClass, String)>>,
@@ -37,13 +39,15 @@ struct Inner {
 }
 
 impl Probe {
-    pub(super) fn new(child: usize, generation: Generation, events: Events) -> Self {
+    pub(super) fn new(child: usize, launch: u64, generation: Generation, events: Events) -> Self {
         Self {
             inner: Arc::new(Inner {
                 child,
+                launch,
                 generation,
                 events,
                 ready: AtomicBool::new(false),
+                over: AtomicBool::new(false),
                 progress: AtomicU64::new(0),
                 degraded: Mutex::new(None),
                 failure: Mutex::new(None),
@@ -54,7 +58,7 @@ impl Probe {
 
     /// A probe that reports to nobody, for calling an actor's parts outside a tree.
     pub fn detached() -> Self {
-        Self::new(0, super::generation::Generations::default().advance(), Events::default())
+        Self::new(0, 0, super::generation::Generations::default().advance(), Events::default())
     }
 
     /// The incarnation this probe belongs to.
@@ -65,10 +69,7 @@ impl Probe {
     /// Reports that the child can do its work: the next sibling may start. Later calls do nothing.
     pub fn ready(&self) {
         if !self.inner.ready.swap(true, Ordering::AcqRel) {
-            self.inner.events.push(ChildEvent::Ready {
-                child: self.inner.child,
-                generation: self.inner.generation.number(),
-            });
+            self.inner.events.push(ChildEvent::Ready { child: self.inner.child, launch: self.inner.launch });
         }
     }
 
@@ -116,6 +117,20 @@ impl Probe {
 
     pub(super) fn failure(&self) -> Option<(FailureClass, String)> {
         self.inner.failure.lock().clone()
+    }
+
+    /// Which launch of its supervisor this is; two members of a group may share a slot, never a launch.
+    pub(super) fn launch(&self) -> u64 {
+        self.inner.launch
+    }
+
+    /// Says that the incarnation has ended and is only being taken down.
+    pub(super) fn set_over(&self) {
+        self.inner.over.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.inner.over.load(Ordering::Acquire)
     }
 
     pub(super) fn request_drain(&self, drain: Drain) {

@@ -76,6 +76,10 @@ impl<W: Worker> Actor for Seat<W> {
     type Context = Seated<W>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        // actix starts an actor that was aborted before its first poll from within its drop, only to stop it again.
+        if self.probe.is_over() {
+            return;
+        }
         let drained = wrap_future::<_, Self>(self.probe.drained());
         ctx.spawn(drained.map(|_, seat, ctx| {
             let reads_lane = seat.open_inboxes > 0;

@@ -48,6 +48,7 @@ pub struct Node {
     intensity: u32,
     pub(super) generations: Generations,
     lanes: Vec<Arc<dyn LaneView>>,
+    launches: AtomicU64,
     restarts: AtomicU64,
     cell: Mutex<Cell>,
     children: RwLock<Vec<Arc<Node>>>,
@@ -127,6 +128,7 @@ impl Node {
             intensity: spec.policy.intensity,
             generations: Generations::default(),
             lanes,
+            launches: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             cell: Mutex::new(Cell {
                 state: ChildState::Starting,
@@ -153,6 +155,25 @@ impl Node {
         self.children.write().retain(|node| node.name != name);
     }
 
+    /// Forgets every child that is not among `names`, as a group does that comes back to other wishes.
+    pub(super) fn keep_children(&self, names: &[String]) {
+        self.children.write().retain(|node| names.contains(&node.name));
+    }
+
+    /// Takes back what incarnations that are no longer current still hold.
+    pub(super) fn revoke_leases(&self) {
+        let revoked: usize = self.lanes.iter().map(|lane| lane.revoke()).sum();
+        if revoked > 0 {
+            tracing::warn!(child = self.path, revoked, "took leases of an earlier incarnation back");
+        }
+    }
+
+    /// Closes every lane read in this subtree, so that senders hear `Draining` and not silence.
+    pub(super) fn close_lanes(&self) {
+        self.lanes.iter().for_each(|lane| lane.close());
+        self.children.read().iter().for_each(|child| child.close_lanes());
+    }
+
     pub(super) fn enter(&self, state: ChildState) {
         let mut cell = self.cell.lock();
         if cell.state != state {
@@ -162,7 +183,7 @@ impl Node {
     }
 
     pub(super) fn launched(&self, probe: Probe) {
-        if probe.generation().number() > 1 {
+        if self.launches.fetch_add(1, Ordering::Relaxed) > 0 {
             self.restarts.fetch_add(1, Ordering::Relaxed);
         }
         self.cell.lock().probe = Some(probe);
@@ -234,10 +255,17 @@ impl NodeSnapshot {
         all
     }
 
-    /// True when it and everything below it does its work (`Degraded` counts: that is a state, not a fault).
+    /// True when it and everything below it does its work. `Degraded` counts: that is a state, not a fault. A child
+    /// that ended for good by its restart type does not count, nor do the members of a dynamic group, which come, go
+    /// and are put aside one by one.
     pub fn is_up(&self) -> bool {
-        matches!(self.state, ChildState::Running | ChildState::Degraded)
-            && self.children.iter().all(NodeSnapshot::is_up)
+        let at_work = matches!(self.state, ChildState::Running | ChildState::Degraded);
+        let children_up = || {
+            self.children.iter().all(|child| {
+                matches!(child.state, ChildState::Stopped | ChildState::Quarantined) || child.is_up()
+            })
+        };
+        at_work && (self.kind == "group" || children_up())
     }
 }
 

@@ -15,6 +15,27 @@ use super::probe::Probe;
 use super::seat::{Consume, Worker, attach_lane};
 
 /// A child of a supervisor: a worker, a supervisor, or a dynamic group. Cheap to clone.
+///
+/// ```
+/// use obtrace::supervisors::kernel::policy::{Policy, Strategy};
+/// use obtrace::supervisors::kernel::seat::Worker;
+/// use obtrace::supervisors::kernel::spec::{ChildSpec, Group};
+///
+/// struct Clerk;
+/// impl Worker for Clerk {}
+///
+/// let clerk = |name: String, policy: Policy| ChildSpec::worker(name, policy, |_probe| Clerk).build();
+/// let counter = ChildSpec::replicated("counter", Policy { replicas: 3, ..Policy::default() }, clerk);
+/// // Members of a group come and go while the tree runs.
+/// let guests = Group::default();
+/// guests.want(clerk("guest-1".into(), Policy::default()));
+/// let shop = ChildSpec::supervisor(
+///     "shop",
+///     Policy { strategy: Strategy::RestForOne, ..Policy::default() },
+///     vec![counter, ChildSpec::group("guests", Policy::default(), guests)],
+/// );
+/// assert_eq!(shop.name, "shop");
+/// ```
 #[derive(Clone)]
 pub struct ChildSpec {
     /// Name within the parent; the path is made of these, joined by dots.
@@ -58,7 +79,12 @@ impl ChildSpec {
         WorkerSpec {
             name: name.into(),
             policy,
-            recipe: Recipe { factory: Box::new(factory), attach: Vec::new(), known_as: None, control_capacity },
+            recipe: Recipe {
+                factory: Box::new(factory),
+                attach: Vec::new(),
+                known_as: None,
+                control_capacity,
+            },
             lanes: Vec::new(),
         }
     }
@@ -109,6 +135,7 @@ impl<W: Worker> WorkerSpec<W> {
     /// The worker answers control messages through this reference.
     #[must_use]
     pub fn known_as(mut self, child_ref: &ChildRef<W>) -> Self {
+        child_ref.bound(self.recipe.control_capacity);
         self.recipe.known_as = Some(child_ref.clone());
         self
     }
@@ -145,24 +172,54 @@ impl<W: Worker> Launcher for WorkerLauncher<W> {
 /// its own restarts. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Group {
-    inner: Arc<(Mutex<BTreeMap<String, ChildSpec>>, Notify)>,
+    inner: Arc<(Mutex<Wishes>, Notify)>,
+}
+
+#[derive(Default)]
+struct Wishes {
+    made: u64,
+    members: BTreeMap<String, Wish>,
+}
+
+/// One wanted member. Its number tells a member that was dropped and wanted anew from one that was never dropped.
+#[derive(Clone)]
+pub(super) struct Wish {
+    pub(super) number: u64,
+    pub(super) spec: ChildSpec,
 }
 
 impl Group {
     /// Wants a member; one of the same name stays as it is.
     pub fn want(&self, spec: ChildSpec) {
-        self.inner.0.lock().entry(spec.name.clone()).or_insert(spec);
+        let mut wishes = self.inner.0.lock();
+        wishes.made += 1;
+        let number = wishes.made;
+        wishes.members.entry(spec.name.clone()).or_insert(Wish { number, spec });
+        drop(wishes);
         self.inner.1.notify_one();
     }
 
-    /// No longer wants the member of this name: it is drained and removed.
+    /// No longer wants the member of this name: it finishes what it has in hand and is removed.
     pub fn unwant(&self, name: &str) {
-        self.inner.0.lock().remove(name);
+        self.inner.0.lock().members.remove(name);
         self.inner.1.notify_one();
     }
 
-    pub(super) fn wanted(&self) -> BTreeMap<String, ChildSpec> {
-        self.inner.0.lock().clone()
+    /// Names of the wanted members.
+    pub fn names(&self) -> Vec<String> {
+        self.inner.0.lock().members.keys().cloned().collect()
+    }
+
+    pub(super) fn wanted(&self) -> BTreeMap<String, Wish> {
+        self.inner.0.lock().members.clone()
+    }
+
+    /// Forgets a temporary member that ended, unless it was wanted anew meanwhile.
+    pub(super) fn fulfilled(&self, name: &str, number: u64) {
+        let mut wishes = self.inner.0.lock();
+        if wishes.members.get(name).is_some_and(|wish| wish.number == number) {
+            wishes.members.remove(name);
+        }
     }
 
     pub(super) async fn changed(&self) {
@@ -172,6 +229,6 @@ impl Group {
 
 impl std::fmt::Debug for Group {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.inner.0.lock().keys()).finish()
+        f.debug_list().entries(self.names()).finish()
     }
 }

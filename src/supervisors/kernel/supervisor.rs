@@ -1,15 +1,18 @@
 //! The supervisor task: starts its children in order, asks the [`Brain`] about every exit, and stops them in reverse.
 //!
-//! It runs on the root thread, does no work of its own, and never waits without a deadline. In: [`ChildEvent`]s, drain
-//! requests, changed group membership. Out: launched and aborted children, and its own exit reason to its parent.
+//! It runs on the root thread and does no work of its own. In: [`ChildEvent`]s, drain requests, timers, changed group
+//! membership, condemned arbiters. Out: launched and aborted children, and its own exit reason to its parent. Starts,
+//! start timeouts and leaving group members are states of a [`Slot`], so that one slow child never keeps its siblings
+//! waiting; only children that share a fate are waited for, each at most its `drain` and `kill`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{AbortHandle, Abortable};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::brain::{Brain, Exit, Verdict};
@@ -17,9 +20,10 @@ use super::events::{ChildEvent, Events};
 use super::exit::ExitReason;
 use super::launch::{Berth, ExitGuard};
 use super::panics;
-use super::policy::Restart;
-use super::pools::{Placement, Pools};
+use super::policy::{Restart, Strategy};
+use super::pools::{ArbiterId, Placement, Pools};
 use super::probe::{Drain, Probe};
+use super::slot::{Leaving, Pending, Running, Slot, Then, Turn};
 use super::snapshot::{ChildState, Node};
 use super::spec::{ChildSpec, Group, Kind};
 use super::tree::Ledger;
@@ -30,10 +34,14 @@ use crate::domain::failure::FailureClass;
 pub(super) struct Supervisor {
     node: Arc<Node>,
     brain: Brain,
+    strategy: Strategy,
+    max_children: usize,
     slots: Vec<Slot>,
     group: Option<Group>,
     events: Events,
     backlog: VecDeque<ChildEvent>,
+    condemned: watch::Receiver<BTreeSet<ArbiterId>>,
+    launches: u64,
     probe: Probe,
     shared: Shared,
     born: Instant,
@@ -46,25 +54,12 @@ pub(super) struct Shared {
     pub(super) ledger: Ledger,
 }
 
-struct Slot {
-    spec: ChildSpec,
-    node: Arc<Node>,
-    run: Option<Running>,
-    due: Option<Instant>,
-    removed: bool,
-}
-
-struct Running {
-    probe: Probe,
-    abort: AbortHandle,
-    started: Instant,
-}
-
 enum Step {
     Drain(Drain),
     Event(ChildEvent),
-    Due,
+    Timer,
     Members,
+    Condemned,
 }
 
 /// Starts a nested supervisor as a child of another.
@@ -90,10 +85,14 @@ impl Supervisor {
     pub(super) fn new(spec: &ChildSpec, node: Arc<Node>, probe: Probe, shared: Shared) -> Self {
         let mut this = Self {
             brain: Brain::new(spec.policy.clone()),
+            strategy: spec.policy.strategy,
+            max_children: spec.policy.max_children,
             slots: Vec::new(),
             group: None,
             events: Events::default(),
             backlog: VecDeque::new(),
+            condemned: shared.pools.condemned(),
+            launches: 0,
             born: clock::now(),
             node,
             probe,
@@ -102,42 +101,53 @@ impl Supervisor {
         match &spec.kind {
             Kind::Supervisor(children) => {
                 for child in children.iter() {
-                    this.add(child.clone());
+                    this.add(child.clone(), 0, Turn::InOrder);
                 }
             }
-            Kind::Group(group) => this.group = Some(group.clone()),
+            Kind::Group(group) => {
+                this.node.keep_children(&group.names());
+                this.group = Some(group.clone());
+                this.reconcile();
+            }
             Kind::Worker(_) => {}
         }
         this
     }
 
-    fn add(&mut self, spec: ChildSpec) -> usize {
+    /// Takes a child in, to be started as soon as its turn comes.
+    fn add(&mut self, spec: ChildSpec, wish: u64, turn: Turn) {
+        let restart = spec.policy.restart;
         let node = self.node.child(&spec);
-        self.brain.add(spec.policy.restart);
-        self.slots.push(Slot { spec, node, run: None, due: None, removed: false });
-        self.slots.len() - 1
+        node.enter(ChildState::Starting);
+        let mut slot = Slot::new(spec, node, wish);
+        slot.pending = Some(Pending { at: clock::now(), turn });
+        match self.slots.iter().position(|slot| slot.free) {
+            Some(free) => {
+                self.brain.replace(free, restart);
+                self.slots[free] = slot;
+            }
+            None => {
+                self.brain.add(restart);
+                self.slots.push(slot);
+            }
+        }
     }
 
     /// Runs until it is drained or fails; its children are down when this returns.
     pub(super) async fn run(mut self) -> ExitReason {
-        if let Err(reason) = self.start_in_order().await {
-            self.stop_all(Drain::Restart).await;
-            return reason;
-        }
-        self.probe.ready();
-        if self.group.is_some() {
-            self.reconcile().await;
-        }
         loop {
+            self.launch_due();
+            self.report_ready();
             let outcome = match self.next_step().await {
                 Step::Drain(drain) => {
                     self.stop_all(drain).await;
                     return ExitReason::Shutdown;
                 }
                 Step::Event(event) => self.on_event(event).await,
-                Step::Due => self.start_due().await,
+                Step::Timer => self.on_timer().await,
+                Step::Condemned => self.flee_condemned().await,
                 Step::Members => {
-                    self.reconcile().await;
+                    self.reconcile();
                     Ok(())
                 }
             };
@@ -152,7 +162,7 @@ impl Supervisor {
         if let Some(event) = self.backlog.pop_front() {
             return Step::Event(event);
         }
-        let due = self.slots.iter().filter_map(|slot| slot.due).min();
+        let timer = self.next_timer();
         let group = self.group.clone();
         let members = async move {
             match group {
@@ -164,282 +174,385 @@ impl Supervisor {
             biased;
             drain = self.probe.drained() => Step::Drain(drain),
             event = self.events.next() => Step::Event(event),
-            () = until(due) => Step::Due,
+            Ok(()) = self.condemned.changed() => Step::Condemned,
+            () = until(timer) => Step::Timer,
             () = members => Step::Members,
         }
     }
 
     // --- starting ---
 
-    /// Starts the children one after another, each when the one before it is ready.
-    async fn start_in_order(&mut self) -> Result<(), ExitReason> {
-        for child in 0..self.slots.len() {
-            self.start_until_up(child).await?;
-        }
-        Ok(())
-    }
-
-    /// Starts one child, with backoff by the brain's word, until it is ready or the brain gives up.
-    async fn start_until_up(&mut self, child: usize) -> Result<(), ExitReason> {
-        loop {
-            let Err(reason) = self.start_and_wait(child).await else { return Ok(()) };
-            if self.probe.drain_requested() {
-                return Err(ExitReason::Shutdown);
-            }
-            match self.verdict(child, &reason, Duration::ZERO) {
-                Verdict::StayDown => return Ok(()),
-                Verdict::Restart { after, .. } | Verdict::Quarantine { after } => {
-                    tokio::select! {
-                        _ = self.probe.drained() => return Err(ExitReason::Shutdown),
-                        () = tokio::time::sleep(after) => {}
-                    }
-                }
-                Verdict::Escalate { why } => return Err(escalated(&reason, why)),
-            }
+    fn launch_due(&mut self) {
+        let now = clock::now();
+        while let Some(child) = (0..self.slots.len()).find(|child| self.may_start(*child, now)) {
+            self.launch(child);
         }
     }
 
-    /// Launches a child and waits until it is ready, gone, or out of time.
-    async fn start_and_wait(&mut self, child: usize) -> Result<(), ExitReason> {
-        self.launch(child);
-        let timeout = self.slots[child].spec.policy.start.timeout;
-        let deadline = self.is_worker(child).then(|| clock::now() + timeout);
-        let generation = self.generation(child);
-        loop {
-            let event = tokio::select! {
-                biased;
-                _ = self.probe.drained() => return Err(ExitReason::Shutdown),
-                event = self.events.next() => event,
-                () = until(deadline) => {
-                    self.stop(child, Drain::Restart).await;
-                    return Err(self.note_exit(child, ExitReason::StartTimeout));
-                }
-            };
-            match event {
-                ChildEvent::Ready { child: who, generation: of } if who == child && Some(of) == generation => {
-                    self.slots[child].node.enter(ChildState::Running);
-                    return Ok(());
-                }
-                ChildEvent::Exited { child: who, generation: of, reason }
-                    if who == child && Some(of) == generation =>
-                {
-                    self.slots[child].run = None;
-                    return Err(self.note_exit(child, reason));
-                }
-                other => self.backlog.push_back(other),
-            }
+    fn may_start(&self, child: usize, now: Instant) -> bool {
+        self.start_time(child).is_some_and(|at| at <= now)
+    }
+
+    /// When a pending child may be started, if that depends on the clock alone.
+    fn start_time(&self, child: usize) -> Option<Instant> {
+        let pending = self.slots[child].pending.as_ref()?;
+        let waits = pending.turn == Turn::InOrder && self.slots[..child].iter().any(Slot::is_coming);
+        (!waits).then_some(pending.at)
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
+        let starts = (0..self.slots.len()).filter_map(|child| self.start_time(child));
+        let patience = self.slots.iter().filter_map(Slot::patience);
+        starts.chain(patience).min()
+    }
+
+    /// Tells the parent once that all children are up (or put aside); a group is ready before it has members.
+    fn report_ready(&mut self) {
+        if !self.probe.is_ready() && (self.group.is_some() || !self.slots.iter().any(Slot::is_coming)) {
+            self.node.enter(ChildState::Running);
+            self.probe.ready();
         }
     }
 
     fn launch(&mut self, child: usize) {
+        self.launches += 1;
         let slot = &mut self.slots[child];
-        slot.due = None;
-        let probe = Probe::new(child, slot.node.generations.advance(), self.events.clone());
+        slot.pending = None;
+        let probe = Probe::new(child, self.launches, slot.node.generations.advance(), self.events.clone());
+        // Leases that earlier incarnations left with detached work count for nothing from here on.
+        slot.node.revoke_leases();
         slot.node.launched(probe.clone());
         let placement = match slot.spec.kind {
             Kind::Worker(_) => self.shared.pools.place(&slot.spec.policy.pool),
             _ => Placement::Inline,
         };
+        let arbiter = placement.arbiter();
         let berth = Berth { child, probe: probe.clone(), events: self.events.clone(), placement };
         let abort = match &slot.spec.kind {
             Kind::Worker(launcher) => launcher.launch(berth),
             _ => launch_supervisor(&slot.spec, slot.node.clone(), berth, self.shared.clone()),
         };
-        slot.run = Some(Running { probe, abort, started: clock::now() });
+        let started = clock::now();
+        // A supervisor needs as long as its children, each of which has its own bound.
+        let ready_by = slot.is_worker().then(|| started + slot.spec.policy.start.timeout);
+        let launch = self.launches;
+        slot.run =
+            Some(Running { launch, probe, abort, arbiter, started, up: false, ready_by, leaving: None });
     }
 
-    async fn start_due(&mut self) -> Result<(), ExitReason> {
+    /// Makes the members of a dynamic group those that are wanted.
+    fn reconcile(&mut self) {
+        let Some(group) = self.group.clone() else { return };
+        let wanted = group.wanted();
+        for child in 0..self.slots.len() {
+            let slot = &self.slots[child];
+            let still = wanted.get(&slot.spec.name).is_some_and(|wish| wish.number == slot.wish);
+            if !slot.free && !still {
+                self.let_go(child);
+            }
+        }
+        let here: BTreeSet<String> =
+            self.slots.iter().filter(|slot| !slot.free).map(|slot| slot.spec.name.clone()).collect();
+        let room = self.max_children.saturating_sub(here.len());
+        // A leaving namesake goes first; its end calls here again.
+        let missing: Vec<_> = wanted.into_values().filter(|wish| !here.contains(&wish.spec.name)).collect();
+        if missing.len() > room {
+            tracing::warn!(
+                group = self.node.path,
+                over = missing.len() - room,
+                "the group is full, members wait"
+            );
+        }
+        missing.into_iter().take(room).for_each(|wish| self.add(wish.spec, wish.number, Turn::Alone));
+    }
+
+    /// Lets one member finish what it has in hand, while the others work on.
+    fn let_go(&mut self, child: usize) {
+        let patience = self.slots[child].is_worker().then_some(self.slots[child].spec.policy.stop.drain);
+        self.slots[child].pending = None;
+        let Some(run) = &mut self.slots[child].run else { return self.forget(child) };
+        if let Some(leaving) = &mut run.leaving {
+            leaving.then = Then::Forget;
+            return;
+        }
+        run.probe.request_drain(Drain::Restart);
+        let until = patience.map(|drain| clock::now() + drain);
+        run.leaving = Some(Leaving { until, aborted: false, then: Then::Forget });
+        self.slots[child].node.enter(ChildState::Draining);
+    }
+
+    fn forget(&mut self, child: usize) {
+        let slot = &mut self.slots[child];
+        slot.free = true;
+        slot.pending = None;
+        self.node.forget_child(&slot.spec.name);
+    }
+
+    // --- timers ---
+
+    async fn on_timer(&mut self) -> Result<(), ExitReason> {
         let now = clock::now();
-        let due: Vec<usize> =
-            (0..self.slots.len()).filter(|c| self.slots[*c].due.is_some_and(|at| at <= now)).collect();
-        // Members of a dynamic group do not wait for each other; those of a static one come up in order.
-        for child in due {
-            if self.group.is_some() {
-                self.launch(child);
-            } else {
-                self.start_until_up(child).await?;
+        for child in 0..self.slots.len() {
+            if self.slots[child].patience().is_some_and(|until| until <= now) {
+                self.lose_patience(child, now).await?;
             }
         }
         Ok(())
     }
 
-    /// Makes the members of a dynamic group those that are wanted.
-    async fn reconcile(&mut self) {
-        let Some(group) = self.group.clone() else { return };
-        let wanted = group.wanted();
+    /// A child is late: with its start, with its draining, or, aborted already, with its end.
+    async fn lose_patience(&mut self, child: usize, now: Instant) -> Result<(), ExitReason> {
+        let slot = &mut self.slots[child];
+        let Some(run) = &mut slot.run else { return Ok(()) };
+        match &mut run.leaving {
+            Some(leaving) if leaving.aborted => {
+                self.leave_behind(child);
+                return self.after_leaving(child).await;
+            }
+            Some(leaving) => {
+                leaving.aborted = true;
+                leaving.until = Some(now + slot.spec.policy.stop.kill);
+                self.shared.ledger.forced(slot.node.path.clone());
+            }
+            None => {
+                let then = Then::Exit(ExitReason::StartTimeout);
+                let until = Some(now + slot.spec.policy.stop.kill);
+                run.leaving = Some(Leaving { until, aborted: true, then });
+            }
+        }
+        tracing::warn!(child = slot.node.path, "did not start or drain in time, aborting it");
+        run.abort.abort();
+        Ok(())
+    }
+
+    async fn after_leaving(&mut self, child: usize) -> Result<(), ExitReason> {
+        let leaving = self.slots[child].run.as_mut().and_then(|run| run.leaving.take());
+        match leaving.map(|leaving| leaving.then) {
+            Some(Then::Exit(reason)) => self.on_exit(child, reason).await,
+            _ => {
+                self.slots[child].run = None;
+                self.forget(child);
+                self.reconcile();
+                Ok(())
+            }
+        }
+    }
+
+    /// Starts children again elsewhere whose arbiter another supervisor found blocked.
+    async fn flee_condemned(&mut self) -> Result<(), ExitReason> {
+        let condemned = self.condemned.borrow_and_update().clone();
         for child in 0..self.slots.len() {
-            let name = self.slots[child].spec.name.clone();
-            if !self.slots[child].removed && !wanted.contains_key(&name) {
-                self.stop(child, Drain::Restart).await;
-                self.slots[child].removed = true;
-                self.slots[child].due = None;
-                self.node.forget_child(&name);
+            let arbiter = self.slots[child].run.as_ref().and_then(|run| run.arbiter);
+            if !arbiter.is_some_and(|arbiter| condemned.contains(&arbiter)) {
+                continue;
+            }
+            self.leave_behind(child);
+            let leaving = self.slots[child].run.as_ref().is_some_and(|run| run.leaving.is_some());
+            match leaving {
+                true => self.after_leaving(child).await?,
+                false => self.on_exit(child, ExitReason::Stalled).await?,
             }
         }
-        for (name, spec) in wanted {
-            let known = self.slots.iter().any(|slot| !slot.removed && slot.spec.name == name);
-            if !known {
-                let child = self.add(spec);
-                self.launch(child);
-            }
-        }
+        Ok(())
     }
 
     // --- exits ---
 
     async fn on_event(&mut self, event: ChildEvent) -> Result<(), ExitReason> {
         match event {
-            ChildEvent::Ready { child, generation } => {
-                if self.generation(child) == Some(generation) {
-                    self.slots[child].node.enter(ChildState::Running);
-                }
+            ChildEvent::Ready { child, launch } => {
+                self.on_ready(child, launch);
                 Ok(())
             }
-            ChildEvent::Exited { child, generation, reason } => {
-                if self.generation(child) != Some(generation) {
-                    return Ok(());
-                }
-                self.on_exit(child, reason).await
+            ChildEvent::Exited { child, launch, .. } if self.slots[child].launch() != Some(launch) => Ok(()),
+            ChildEvent::Exited { child, reason, .. } => {
+                let leaving = self.slots[child].run.as_ref().is_some_and(|run| run.leaving.is_some());
+                if leaving { self.after_leaving(child).await } else { self.on_exit(child, reason).await }
             }
         }
     }
 
+    fn on_ready(&mut self, child: usize, launch: u64) {
+        let slot = &mut self.slots[child];
+        let Some(run) = slot.run.as_mut().filter(|run| run.launch == launch && run.leaving.is_none()) else {
+            return;
+        };
+        run.up = true;
+        run.ready_by = None;
+        slot.node.enter(ChildState::Running);
+    }
+
     async fn on_exit(&mut self, child: usize, reason: ExitReason) -> Result<(), ExitReason> {
+        let running: Vec<bool> = self.slots.iter().map(|slot| slot.run.is_some()).collect();
         let ran = self.slots[child].run.take().map_or(Duration::ZERO, |run| clock::now() - run.started);
-        let reason = self.note_exit(child, reason);
-        match self.verdict(child, &reason, ran) {
-            Verdict::StayDown => self.slots[child].node.enter(ChildState::Stopped),
+        self.note_exit(child, &reason);
+        let backoff = self.slots[child].spec.policy.backoff;
+        let now = clock::now() - self.born;
+        let exit = Exit { child, reason: &reason, ran, now, chance: rand::random::<f64>() };
+        match self.brain.exited(exit, &backoff, &running) {
+            Verdict::StayDown => self.stay_down(child),
             Verdict::Quarantine { after } => {
-                self.slots[child].node.enter(ChildState::Quarantined);
-                self.slots[child].due = Some(clock::now() + after);
+                self.plan(child, ChildState::Quarantined, after, Turn::Probation)
             }
             Verdict::Restart { stop, start, after } => {
                 for sibling in stop {
                     self.stop(sibling, Drain::Restart).await;
                 }
-                let at = clock::now() + after;
+                let turn = if self.strategy == Strategy::OneForOne { Turn::Alone } else { Turn::InOrder };
                 for member in start {
-                    self.slots[member].due = Some(at);
-                    self.slots[member].node.enter(ChildState::BackingOff);
+                    self.plan(member, ChildState::BackingOff, after, turn);
                 }
             }
-            Verdict::Escalate { why } => return Err(escalated(&reason, why)),
+            Verdict::Escalate { why } => return Err(self.escalated(child, &reason, why)),
         }
         Ok(())
     }
 
-    fn note_exit(&mut self, child: usize, reason: ExitReason) -> ExitReason {
+    fn plan(&mut self, child: usize, state: ChildState, after: Duration, turn: Turn) {
+        let slot = &mut self.slots[child];
+        slot.pending = Some(Pending { at: clock::now() + after, turn });
+        slot.node.enter(state);
+    }
+
+    /// A temporary member of a group is over with its incarnation; any other child stays in the tree as stopped.
+    fn stay_down(&mut self, child: usize) {
+        let slot = &self.slots[child];
+        slot.node.enter(ChildState::Stopped);
+        if let (Some(group), Restart::Temporary) = (&self.group, slot.spec.policy.restart) {
+            group.fulfilled(&slot.spec.name, slot.wish);
+            self.forget(child);
+            self.reconcile();
+        }
+    }
+
+    fn note_exit(&self, child: usize, reason: &ExitReason) {
         let node = &self.slots[child].node;
-        node.ended(&reason);
+        node.ended(reason);
         if !reason.is_normal() {
             tracing::error!(child = node.path, generation = node.generations.newest(), %reason, "child failed");
         }
-        reason
     }
 
-    fn verdict(&mut self, child: usize, reason: &ExitReason, ran: Duration) -> Verdict {
-        let running: Vec<bool> = self.slots.iter().map(|slot| slot.run.is_some()).collect();
-        let backoff = self.slots[child].spec.policy.backoff;
-        let now = clock::now() - self.born;
-        let exit = Exit { child, reason, ran, now, chance: rand::random::<f64>() };
-        let verdict = self.brain.exited(exit, &backoff, &running);
-        if self.slots[child].spec.policy.restart == Restart::Temporary {
-            self.slots[child].node.enter(ChildState::Stopped);
+    /// The reason this supervisor fails for: it names the child, and a configuration error keeps its class on the way
+    /// up, so that the process ends with the right exit code.
+    fn escalated(&self, child: usize, reason: &ExitReason, why: String) -> ExitReason {
+        let slot = &self.slots[child];
+        match reason.class() {
+            Some(FailureClass::Config) if !slot.is_worker() => ExitReason::Failed(FailureClass::Config, why),
+            Some(FailureClass::Config) => {
+                ExitReason::Failed(FailureClass::Config, format!("{}: {why}", slot.node.path))
+            }
+            _ => ExitReason::Failed(FailureClass::Bug, format!("{}: {why}", slot.node.path)),
         }
-        verdict
     }
 
     // --- stopping ---
 
+    /// Stops the children in reverse start order; members of a dynamic group all at once, for they have no order.
     async fn stop_all(&mut self, drain: Drain) {
+        let begun = clock::now();
+        if self.group.is_some() {
+            (0..self.slots.len()).for_each(|child| self.ask_to_stop(child, drain));
+        }
         for child in (0..self.slots.len()).rev() {
-            self.slots[child].due = None;
-            self.stop(child, drain).await;
-            self.slots[child].node.enter(ChildState::Stopped);
-        }
-    }
-
-    /// Drains a child within its budget, then aborts it; one that does not even abort is left as a fenced zombie.
-    async fn stop(&mut self, child: usize, drain: Drain) {
-        let policy = self.slots[child].spec.policy.stop;
-        let worker = self.is_worker(child);
-        let Some(run) = &self.slots[child].run else { return };
-        self.slots[child].node.enter(ChildState::Draining);
-        if drain == Drain::Shutdown {
-            self.slots[child].node.lanes().iter().for_each(|lane| lane.close());
-        }
-        run.probe.request_drain(drain);
-        let abort = run.abort.clone();
-        // A supervisor is bounded by the sum of its children; only the process-wide budget cuts it short.
-        let drain_until = worker.then(|| clock::now() + policy.drain);
-        if !self.gone(child, drain_until).await {
-            let path = self.slots[child].node.path.clone();
-            tracing::warn!(child = path, after = ?policy.drain, "did not drain in time, aborting it");
-            self.shared.ledger.forced(path.clone());
-            abort.abort();
-            if !self.gone(child, Some(clock::now() + policy.kill)).await {
-                tracing::error!(child = path, "blocks its thread and cannot be aborted, leaving it behind");
-                let fenced = self.generation(child).unwrap_or_default();
-                self.slots[child].node.generations.advance();
-                self.slots[child].node.lanes().iter().for_each(|lane| drop(lane.revoke(fenced)));
-                self.slots[child].run = None;
+            match self.group {
+                Some(_) => self.see_off(child, begun).await,
+                None => self.stop(child, drain).await,
             }
         }
     }
 
+    async fn stop(&mut self, child: usize, drain: Drain) {
+        self.ask_to_stop(child, drain);
+        self.see_off(child, clock::now()).await;
+    }
+
+    fn ask_to_stop(&mut self, child: usize, drain: Drain) {
+        let slot = &mut self.slots[child];
+        slot.pending = None;
+        if drain == Drain::Shutdown {
+            slot.node.lanes().iter().for_each(|lane| lane.close());
+        }
+        if let Some(run) = &slot.run {
+            slot.node.enter(ChildState::Draining);
+            run.probe.request_drain(drain);
+        }
+    }
+
+    /// Waits for a child that was asked to stop at `asked`, then aborts it; one that does not even abort is left behind.
+    async fn see_off(&mut self, child: usize, asked: Instant) {
+        let slot = &self.slots[child];
+        let policy = slot.spec.policy.stop;
+        if let Some(run) = &slot.run {
+            let abort = run.abort.clone();
+            // A supervisor is bounded by the sum of its children; only the process-wide budget cuts it short.
+            let drain_until = slot.is_worker().then(|| asked + policy.drain);
+            if !self.gone(child, drain_until).await {
+                let path = self.slots[child].node.path.clone();
+                tracing::warn!(child = path, after = ?policy.drain, "did not drain in time, aborting it");
+                self.shared.ledger.forced(path);
+                abort.abort();
+                if !self.gone(child, Some(clock::now() + policy.kill)).await {
+                    self.leave_behind(child);
+                    self.slots[child].run = None;
+                }
+            }
+        }
+        self.slots[child].node.enter(ChildState::Stopped);
+    }
+
     /// Waits for a child's exit until `deadline`; keeps what others report for later.
     async fn gone(&mut self, child: usize, deadline: Option<Instant>) -> bool {
-        let generation = self.generation(child);
-        if let Some(at) = self.backlog.iter().position(|event| is_exit_of(event, child, generation)) {
-            self.backlog.remove(at);
-            self.slots[child].run = None;
-            return true;
-        }
+        let launch = self.slots[child].launch();
+        let known = self.backlog.iter().position(|event| exit_of(event, child, launch).is_some());
+        let mut next = known.and_then(|at| self.backlog.remove(at));
         loop {
-            let event = tokio::select! {
-                biased;
-                event = self.events.next() => event,
-                () = until(deadline) => return false,
+            let event = match next.take() {
+                Some(event) => event,
+                None => tokio::select! {
+                    biased;
+                    event = self.events.next() => event,
+                    () = until(deadline) => return false,
+                },
             };
-            if is_exit_of(&event, child, generation) {
+            if let Some(reason) = exit_of(&event, child, launch) {
                 self.slots[child].run = None;
+                self.note_exit(child, reason);
                 return true;
             }
             self.backlog.push_back(event);
         }
     }
 
-    fn generation(&self, child: usize) -> Option<u64> {
-        self.slots.get(child)?.run.as_ref().map(|run| run.probe.generation().number())
-    }
-
-    fn is_worker(&self, child: usize) -> bool {
-        matches!(self.slots[child].spec.kind, Kind::Worker(_))
+    /// Gives an incarnation up that blocks its thread: fences it, takes its leases back, condemns its arbiter.
+    fn leave_behind(&mut self, child: usize) {
+        let slot = &self.slots[child];
+        tracing::error!(child = slot.node.path, "blocks its thread and cannot be aborted, leaving it behind");
+        slot.node.generations.advance();
+        slot.node.revoke_leases();
+        if let Some(run) = &slot.run {
+            run.abort.abort();
+            run.arbiter.into_iter().for_each(|arbiter| self.shared.pools.condemn(arbiter));
+        }
     }
 }
 
 impl Drop for Supervisor {
     /// An aborted supervisor takes its children along.
     fn drop(&mut self) {
-        for slot in &self.slots {
-            if let Some(run) = &slot.run {
-                run.abort.abort();
-            }
+        for run in self.slots.iter().filter_map(|slot| slot.run.as_ref()) {
+            run.abort.abort();
         }
     }
 }
 
-fn is_exit_of(event: &ChildEvent, child: usize, generation: Option<u64>) -> bool {
-    matches!(event, ChildEvent::Exited { child: who, generation: of, .. } if *who == child && Some(*of) == generation)
-}
-
-/// A configuration error keeps its class on the way up, so that the process ends with the right exit code.
-fn escalated(reason: &ExitReason, why: String) -> ExitReason {
-    let class = match reason.class() {
-        Some(FailureClass::Config) => FailureClass::Config,
-        _ => FailureClass::Bug,
-    };
-    ExitReason::Failed(class, why)
+fn exit_of(event: &ChildEvent, child: usize, launch: Option<u64>) -> Option<&ExitReason> {
+    match event {
+        ChildEvent::Exited { child: who, launch: of, reason } if *who == child && Some(*of) == launch => {
+            Some(reason)
+        }
+        _ => None,
+    }
 }
 
 async fn until(deadline: Option<Instant>) {
