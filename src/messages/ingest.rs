@@ -3,20 +3,12 @@
 use bytes::Bytes;
 
 use crate::domain::auth::Grant;
+use crate::domain::envelope::WireFormat;
 use crate::domain::refusal::{Accepted, Refusal};
 use crate::domain::signal::Signal;
 use crate::supervisors::kernel::lane::Cargo;
 use crate::supervisors::kernel::port::Reply;
 use crate::wire::compress::Encoding;
-
-/// How an export request is encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BodyFormat {
-    /// OTLP protobuf.
-    Protobuf,
-    /// OTLP/JSON.
-    Json,
-}
 
 /// listener → receiver · at least once · ≤ the body limit · idempotent by content hash.
 ///
@@ -27,7 +19,7 @@ pub struct ReceiveExport {
     /// The body as sent.
     pub body: Bytes,
     /// Encoding of the decompressed body.
-    pub format: BodyFormat,
+    pub format: WireFormat,
     /// Compression of the body.
     pub encoding: Encoding,
     /// What the client may do.

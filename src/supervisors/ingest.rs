@@ -9,7 +9,7 @@ use crate::actors::ingest::http::{HttpListener, HttpOptions};
 use crate::actors::ingest::receiver::Receiver;
 use crate::domain::signal::Signal;
 use crate::messages::stream::AppendRecord;
-use crate::wire::OtlpLimits;
+use crate::wire::limits::OtlpLimits;
 
 use super::Parts;
 use super::kernel::lane::Lane;

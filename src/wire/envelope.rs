@@ -124,6 +124,11 @@ pub fn from_record_headers(headers: &[(String, Bytes)]) -> Result<Header, WireEr
     })
 }
 
+/// Records that the headers announce, without reading the others; 0 where that cannot be read.
+pub fn record_count(headers: &[(String, Bytes)]) -> u32 {
+    Found(headers).number(names::RECORD_COUNT).unwrap_or(0)
+}
+
 /// Decodes the payload of an envelope by the format in its header.
 ///
 /// # Errors

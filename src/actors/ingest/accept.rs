@@ -13,9 +13,13 @@ use crate::domain::block::partition_of;
 use crate::domain::envelope::{Envelope, Header, SCHEMA_VERSION, WireFormat};
 use crate::domain::refusal::Refusal;
 use crate::domain::sift::{self, Sifted, TimeWindow};
-use crate::messages::ingest::{BodyFormat, ReceiveExport};
-use crate::wire::envelope::header_to_pairs;
-use crate::wire::{OtlpLimits, Payload, WireError, compress};
+use crate::messages::ingest::ReceiveExport;
+use crate::wire::envelope::to_record_headers;
+use crate::wire::limits::OtlpLimits;
+use crate::wire::{Payload, WireError, compress};
+
+/// Most times its own size that a body may grow when decompressed: telemetry reaches 40, a bomb over 1,000.
+const MAX_RATIO: usize = 200;
 
 /// What the edge accepts and how it passes it on.
 #[derive(Debug, Clone)]
@@ -50,7 +54,7 @@ pub struct Prepared {
 /// # Errors
 /// The [`Refusal`] for a body that is too large or cannot be understood.
 pub fn prepare(request: &ReceiveExport, rules: &AcceptRules) -> Result<Prepared, Refusal> {
-    let body = compress::decompress(request.encoding, &request.body, rules.max_decompressed).map_err(refusal_of)?;
+    let body = compress::decompress(request.encoding, &request.body, rules.max_decompressed, MAX_RATIO).map_err(refusal_of)?;
     let mut payload = decode(request, &body, &rules.limits)?;
     let sifted = sift(&mut payload, &window(request, rules));
     let content_hash = content_hash(request, &body);
@@ -82,17 +86,13 @@ pub fn prepare(request: &ReceiveExport, rules: &AcceptRules) -> Result<Prepared,
 pub fn to_record(envelope: &Envelope) -> Record {
     Record {
         key: Bytes::copy_from_slice(envelope.header.scope.tenant.as_bytes()),
-        headers: header_to_pairs(&envelope.header),
+        headers: to_record_headers(&envelope.header),
         payload: envelope.payload.clone(),
     }
 }
 
 fn decode(request: &ReceiveExport, body: &Bytes, limits: &OtlpLimits) -> Result<Payload, Refusal> {
-    let decoded = match request.format {
-        BodyFormat::Protobuf => Payload::from_protobuf(request.signal, body.clone(), limits),
-        BodyFormat::Json => Payload::from_json(request.signal, body, limits),
-    };
-    decoded.map_err(refusal_of)
+    Payload::decode(request.signal, request.format, body, limits).map_err(refusal_of)
 }
 
 fn sift(payload: &mut Payload, window: &TimeWindow) -> Sifted {
@@ -120,11 +120,7 @@ fn encode(
     sifted: &Sifted,
     format: WireFormat,
 ) -> Bytes {
-    let as_sent = match (request.format, format) {
-        (BodyFormat::Protobuf, WireFormat::Otlp) | (BodyFormat::Json, WireFormat::Json) => sifted.rejected == 0,
-        _ => false,
-    };
-    if as_sent { body } else { payload.encode(format) }
+    if request.format == format && sifted.rejected == 0 { body } else { Bytes::from(payload.encode(format)) }
 }
 
 /// The same request of the same tenant has the same hash, however it was compressed.

@@ -12,11 +12,14 @@ use bytes::Bytes;
 
 use crate::clock;
 use crate::domain::auth::{Denied, Grant, KeyTable};
+use crate::domain::envelope::WireFormat;
 use crate::domain::refusal::{Accepted, Refusal};
 use crate::domain::signal::Signal;
-use crate::messages::ingest::{BodyFormat, ReceiveExport};
+use crate::messages::ingest::ReceiveExport;
 use crate::supervisors::kernel::port::{Port, PortError};
 use crate::wire::compress::Encoding;
+use crate::wire::response::Rejected;
+use crate::wire::status::Status;
 
 /// How long a client waits for room in the receivers' lane before it is told to come back.
 const ROOM_DEADLINE: Duration = Duration::from_secs(2);
@@ -43,7 +46,7 @@ pub struct Export {
     /// Body as sent.
     pub body: Bytes,
     /// Encoding of the decompressed body.
-    pub format: BodyFormat,
+    pub format: WireFormat,
     /// Compression of the body.
     pub encoding: Encoding,
     /// W3C `traceparent`.
@@ -85,6 +88,24 @@ impl Door {
             Err(_) => Err(Refusal::unavailable("the request was not durable within the deadline, send it again")),
         }
     }
+}
+
+/// The refusal as the `google.rpc.Status` that both transports send.
+pub fn status_of(refusal: &Refusal) -> Status {
+    let status = Status::new(refusal.grpc_code(), refusal.message());
+    match (refusal, refusal.retry_after()) {
+        (_, Some(after)) => status.retry_after(after),
+        (Refusal::BadData(what), None) => status.violation("body", what),
+        _ => status,
+    }
+}
+
+/// What was refused of a request that was otherwise taken, as OTLP's partial success says it.
+pub fn rejected_of(accepted: &Accepted) -> Option<Rejected> {
+    (accepted.rejected > 0).then(|| Rejected {
+        records: i64::try_from(accepted.rejected).unwrap_or(i64::MAX),
+        reason: accepted.message.clone().unwrap_or_default(),
+    })
 }
 
 fn no_room(error: PortError) -> Refusal {

@@ -11,7 +11,6 @@ use std::task::{Context, Poll};
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{ActorContext, AsyncContext};
 use bytes::{Buf, BufMut, Bytes};
-use prost::Message as _;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -22,16 +21,16 @@ use tonic::server::{Grpc, UnaryService};
 use tonic::transport::server::{TcpConnectInfo, TcpIncoming};
 use tonic::{Code, Request, Response, Status};
 
-use super::door::{Door, Export};
+use super::door::{Door, Export, rejected_of, status_of};
 use crate::domain::auth::key_from_headers;
+use crate::domain::envelope::WireFormat;
 use crate::domain::failure::FailureClass;
 use crate::domain::refusal::Refusal;
 use crate::domain::signal::Signal;
-use crate::messages::ingest::BodyFormat;
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Seated, Worker};
 use crate::wire::compress::Encoding;
-use crate::wire::status;
+use crate::wire::response;
 
 /// Streams a client may have open on one connection.
 const MAX_STREAMS: u32 = 256;
@@ -176,11 +175,11 @@ impl UnaryService<Bytes> for ExportCall {
                 signal,
                 trace_context: text(request.metadata(), "traceparent").map(str::to_owned),
                 body: request.into_inner(),
-                format: BodyFormat::Protobuf,
+                format: WireFormat::Otlp,
                 encoding: Encoding::Identity,
             };
             match door.take(export, grant).await {
-                Ok(accepted) => Ok(Response::new(Bytes::from(status::export_response_protobuf(signal, &accepted)))),
+                Ok(accepted) => Ok(Response::new(Bytes::from(response::encode(signal, WireFormat::Otlp, rejected_of(&accepted))))),
                 Err(refusal) => Err(to_status(&refusal)),
             }
         })
@@ -200,7 +199,7 @@ fn text<'a>(metadata: &'a MetadataMap, name: &str) -> Option<&'a str> {
 
 /// The refusal as a gRPC status, with its `google.rpc.Status` details where it is retryable.
 fn to_status(refusal: &Refusal) -> Status {
-    let details = status::status_of(refusal).encode_to_vec();
+    let details = status_of(refusal).encode(WireFormat::Otlp);
     Status::with_details(Code::from_i32(refusal.grpc_code()), refusal.message(), Bytes::from(details))
 }
 

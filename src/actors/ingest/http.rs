@@ -14,18 +14,17 @@ use actix_web::http::{Method, StatusCode, header};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use prost::Message as _;
 
-use super::door::{Door, Export};
+use super::door::{Door, Export, rejected_of, status_of};
 use crate::domain::auth::key_from_headers;
+use crate::domain::envelope::WireFormat;
 use crate::domain::failure::FailureClass;
 use crate::domain::refusal::{Accepted, Refusal};
 use crate::domain::signal::Signal;
-use crate::messages::ingest::BodyFormat;
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Seat, Seated, Worker};
 use crate::wire::compress::Encoding;
-use crate::wire::status;
+use crate::wire::response;
 
 /// Time a client has to send a whole body.
 const BODY_DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);
@@ -137,7 +136,7 @@ async fn metrics(request: HttpRequest, body: web::Payload, door: web::Data<Door>
 async fn export(signal: Signal, request: &HttpRequest, body: web::Payload, door: &Door) -> HttpResponse {
     let format = body_format(request);
     // What cannot be understood is answered in protobuf, OTLP's default.
-    let answer_in = *format.as_ref().unwrap_or(&BodyFormat::Protobuf);
+    let answer_in = *format.as_ref().unwrap_or(&WireFormat::Otlp);
     let outcome = async {
         let key = key_from_headers(text(request, "authorization"), text(request, "x-api-key"));
         let grant = door.admit(key, request.peer_addr().map(|peer| peer.ip()))?;
@@ -154,11 +153,11 @@ async fn export(signal: Signal, request: &HttpRequest, body: web::Payload, door:
     }
 }
 
-fn body_format(request: &HttpRequest) -> Result<BodyFormat, Refusal> {
+fn body_format(request: &HttpRequest) -> Result<WireFormat, Refusal> {
     let content_type = text(request, "content-type").unwrap_or_default();
     match content_type.split(';').next().unwrap_or_default().trim() {
-        "application/x-protobuf" => Ok(BodyFormat::Protobuf),
-        "application/json" => Ok(BodyFormat::Json),
+        "application/x-protobuf" => Ok(WireFormat::Otlp),
+        "application/json" => Ok(WireFormat::Json),
         other => Err(Refusal::Unsupported(format!(
             "content-type {other:?} is not OTLP: send application/x-protobuf or application/json"
         ))),
@@ -187,33 +186,30 @@ async fn read_body(request: &HttpRequest, mut body: web::Payload, limit: usize) 
     tokio::time::timeout(BODY_DEADLINE, read).await.map_err(late)?
 }
 
-fn success(signal: Signal, format: BodyFormat, accepted: &Accepted) -> HttpResponse {
+fn success(signal: Signal, format: WireFormat, accepted: &Accepted) -> HttpResponse {
+    let body = response::encode(signal, format, rejected_of(accepted));
+    HttpResponse::Ok().content_type(content_type(format)).body(body)
+}
+
+fn content_type(format: WireFormat) -> &'static str {
     match format {
-        BodyFormat::Protobuf => HttpResponse::Ok()
-            .content_type("application/x-protobuf")
-            .body(status::export_response_protobuf(signal, accepted)),
-        BodyFormat::Json => HttpResponse::Ok()
-            .content_type("application/json")
-            .body(status::export_response_json(signal, accepted)),
+        WireFormat::Otlp => "application/x-protobuf",
+        WireFormat::Json => "application/json",
     }
 }
 
-fn refused(format: BodyFormat, refusal: &Refusal) -> HttpResponse {
+fn refused(format: WireFormat, refusal: &Refusal) -> HttpResponse {
     let code = StatusCode::from_u16(refusal.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = HttpResponse::build(code);
     if let Some(after) = refusal.retry_after() {
         answer.insert_header((header::RETRY_AFTER, after.as_secs().max(1).to_string()));
     }
-    let body = status::status_of(refusal);
-    match format {
-        BodyFormat::Protobuf => answer.content_type("application/x-protobuf").body(body.encode_to_vec()),
-        BodyFormat::Json => answer.content_type("application/json").body(status::status_json(&body)),
-    }
+    answer.content_type(content_type(format)).body(status_of(refusal).encode(format))
 }
 
 async fn nothing_here(request: HttpRequest) -> HttpResponse {
     let known = matches!(request.path(), "/v1/traces" | "/v1/logs" | "/v1/metrics");
-    let format = body_format(&request).unwrap_or(BodyFormat::Json);
+    let format = body_format(&request).unwrap_or(WireFormat::Json);
     if known && request.method() != Method::POST {
         let text = format!("{} is not offered here: send POST", request.method());
         let mut answer = refused(format, &Refusal::BadData(text));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use actix::AsyncContext;
 use actix::fut::wrap_future;
+use arrow_array::RecordBatch;
 
 use super::transform::{Dead, Transformed, dead_letter, transform};
 use crate::backends::event_log::StoredRecord;
@@ -124,8 +125,17 @@ impl Outlets {
     }
 
     async fn store(&self, block: &BlockId, transformed: Transformed) -> Result<(), Trouble> {
-        let (Some(batch), Some(signal)) = (transformed.batch, transformed.signal) else { return Ok(()) };
-        let make = |reply| StoreRows { table: table(signal), batch, token: block.to_string(), reply };
+        let Some(signal) = transformed.signal else { return Ok(()) };
+        for (part, batch) in transformed.batches.into_iter().enumerate() {
+            // The same records make the same parts, so a part's number is as good a token as the block's id.
+            let token = if part == 0 { block.to_string() } else { format!("{block}-part{part}") };
+            self.insert(table(signal), batch, token).await?;
+        }
+        Ok(())
+    }
+
+    async fn insert(&self, table: &'static str, batch: RecordBatch, token: String) -> Result<(), Trouble> {
+        let make = |reply| StoreRows { table, batch, token, reply };
         match self.store.ask(make, STORE_DEADLINE).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) if error.class() == FailureClass::Poison => Err(Trouble::Rows(error)),

@@ -11,12 +11,13 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::backends::event_log::{Record, StoredRecord};
 use crate::domain::block::BlockId;
-use crate::domain::columns::{LogColumns, MetricColumns, SpanColumns};
+use crate::domain::columns::{BlockFull, LogColumns, MetricColumns, SpanColumns};
 use crate::domain::envelope::{Envelope, Header};
 use crate::domain::signal::Signal;
 use crate::supervisors::kernel::panics;
 use crate::wire::Payload;
-use crate::wire::envelope::header_from_pairs;
+use crate::wire::limits::OtlpLimits;
+use crate::wire::envelope::{decode_payload, from_record_headers};
 
 /// A record that cannot be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,12 +33,21 @@ pub struct Dead {
 pub struct Transformed {
     /// Signal of the block's records; `None` when none could be read.
     pub signal: Option<Signal>,
-    /// The rows; `None` when there are none.
-    pub batch: Option<RecordBatch>,
+    /// The rows, mostly in one batch; more where one would be too large.
+    pub batches: Vec<RecordBatch>,
     /// Number of rows.
     pub rows: u64,
     /// Records that did not make it.
     pub dead: Vec<Dead>,
+}
+
+impl Transformed {
+    fn keep(&mut self, batch: RecordBatch) {
+        if batch.num_rows() > 0 {
+            self.rows += batch.num_rows() as u64;
+            self.batches.push(batch);
+        }
+    }
 }
 
 /// Transforms a block. With `isolate`, every record is first tried alone with panics caught, so that one that crashes
@@ -50,17 +60,21 @@ pub fn transform(records: &[StoredRecord], isolate: bool) -> Transformed {
         let appended = tried.and_then(|()| {
             let (header, payload) = open(record)?;
             let builder = builder.get_or_insert_with(|| Builder::new(header.signal));
-            builder.append(&header, &payload)
+            match builder.append(&header, &payload) {
+                Err(Unappended::Full(_)) => {
+                    out.keep(builder.finish());
+                    builder.append(&header, &payload).map_err(|error| error.to_string())
+                }
+                other => other.map_err(|error| error.to_string()),
+            }
         });
         if let Err(reason) = appended {
             out.dead.push(Dead { offset: record.offset, reason });
         }
     }
-    if let Some(builder) = builder {
+    if let Some(mut builder) = builder {
         out.signal = Some(builder.signal());
-        let batch = builder.finish();
-        out.rows = batch.num_rows() as u64;
-        out.batch = (batch.num_rows() > 0).then_some(batch);
+        out.keep(builder.finish());
     }
     out
 }
@@ -72,7 +86,7 @@ pub fn dead_letter(source: &StoredRecord, block: &BlockId, dead: &Dead) -> (Reco
     record.headers.retain(|(name, _)| name != "obtrace-last-error" && name != "obtrace-source");
     record.headers.push((String::from("obtrace-last-error"), Bytes::from(dead.reason.clone())));
     record.headers.push((String::from("obtrace-source"), Bytes::from(place.clone())));
-    let attempts = header_from_pairs(&source.record.headers).map_or(0, |header| header.attempts);
+    let attempts = from_record_headers(&source.record.headers).map_or(0, |header| header.attempts);
     let attempts = attempts.saturating_add(1).to_string();
     record.headers.retain(|(name, _)| name != "obtrace-attempts");
     record.headers.push((String::from("obtrace-attempts"), Bytes::from(attempts)));
@@ -83,7 +97,7 @@ fn try_alone(record: &StoredRecord) -> Result<(), String> {
     let alone = || {
         let (header, payload) = open(record)?;
         let mut builder = Builder::new(header.signal);
-        builder.append(&header, &payload)?;
+        builder.append(&header, &payload).map_err(|error| error.to_string())?;
         builder.finish();
         Ok(())
     };
@@ -93,10 +107,19 @@ fn try_alone(record: &StoredRecord) -> Result<(), String> {
 }
 
 fn open(record: &StoredRecord) -> Result<(Header, Payload), String> {
-    let header = header_from_pairs(&record.record.headers).map_err(|error| error.to_string())?;
+    let header = from_record_headers(&record.record.headers).map_err(|error| error.to_string())?;
     let envelope = Envelope { header, payload: record.record.payload.clone() };
-    let payload = Payload::of(&envelope).map_err(|error| error.to_string())?;
+    let payload = decode_payload(&envelope, &OtlpLimits::default()).map_err(|error| error.to_string())?;
     Ok((envelope.header, payload))
+}
+
+/// Why a record was not added to the batch.
+#[derive(Debug, thiserror::Error)]
+enum Unappended {
+    #[error(transparent)]
+    Full(BlockFull),
+    #[error("{0}")]
+    Bad(String),
 }
 
 enum Builder {
@@ -108,9 +131,9 @@ enum Builder {
 impl Builder {
     fn new(signal: Signal) -> Self {
         match signal {
-            Signal::Traces => Self::Spans(SpanColumns::default()),
-            Signal::Logs => Self::Logs(LogColumns::default()),
-            Signal::Metrics => Self::Metrics(MetricColumns::default()),
+            Signal::Traces => Self::Spans(SpanColumns::new()),
+            Signal::Logs => Self::Logs(LogColumns::new()),
+            Signal::Metrics => Self::Metrics(MetricColumns::new()),
         }
     }
 
@@ -122,23 +145,27 @@ impl Builder {
         }
     }
 
-    fn append(&mut self, header: &Header, payload: &Payload) -> Result<(), String> {
-        let rejected = match (self, payload) {
+    fn append(&mut self, header: &Header, payload: &Payload) -> Result<(), Unappended> {
+        let outcome = match (self, payload) {
             (Self::Spans(columns), Payload::Traces(request)) => columns.append(request, header),
             (Self::Logs(columns), Payload::Logs(request)) => columns.append(request, header),
             (Self::Metrics(columns), Payload::Metrics(request)) => columns.append(request, header),
             (builder, payload) => {
                 let (has, wants) = (payload.signal(), builder.signal());
-                return Err(format!("a batch of {has} in a block of {wants}"));
+                return Err(Unappended::Bad(format!("a batch of {has} in a block of {wants}")));
             }
         };
+        let rejected = outcome.map_err(Unappended::Full)?.rejected;
         match rejected.first() {
             None => Ok(()),
-            Some(first) => Err(format!("{} of its records cannot be stored, the first: {first}", rejected.len())),
+            Some(first) => {
+                let (count, index, reason) = (rejected.len(), first.index, &first.reason);
+                Err(Unappended::Bad(format!("{count} of its records cannot be stored, first number {index}: {reason}")))
+            }
         }
     }
 
-    fn finish(self) -> RecordBatch {
+    fn finish(&mut self) -> RecordBatch {
         match self {
             Self::Spans(columns) => columns.finish(),
             Self::Logs(columns) => columns.finish(),
