@@ -51,7 +51,10 @@ pub async fn what_is_appended_is_read_in_order(log: Log) {
 }
 
 pub async fn an_unknown_partition_is_named(log: Log) {
-    assert_eq!((log.partitions("alpha"), log.partitions("beta"), log.partitions("nope")), (Some(2), Some(1), None));
+    assert_eq!(
+        (log.partitions("alpha"), log.partitions("beta"), log.partitions("nope")),
+        (Some(2), Some(1), None)
+    );
     for (topic, partition) in [("nope", 0), ("beta", 1)] {
         let is_named = |e: LogError| matches!(e, LogError::NoPartition { topic: t, partition: p } if t == topic && p == partition);
         assert!(is_named(log.append(topic, partition, record("x"), None).await.unwrap_err()));
