@@ -1,3 +1,5 @@
-//! The contract suites of the backends, against the real thing each.
+//! The backends against their contracts and against the real thing: one suite a port.
 
 mod engine;
+mod event_log;
+mod event_log_embedded;

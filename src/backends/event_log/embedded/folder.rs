@@ -14,8 +14,26 @@ const LOCK_FILE: &str = "LOCK";
 /// Folder of the consumer groups' journal.
 pub(super) const GROUPS_DIR: &str = "groups";
 
-/// Creates and locks `dir`. The lock goes with the returned file, also when the process is killed.
-pub(super) fn lock(dir: &Path) -> Result<File, LogError> {
+/// The right to a folder; goes with the process at the latest.
+pub(super) struct Lock(File);
+
+impl Lock {
+    /// Gives the folder free. Closing the file would not do: a child process being started may hold a copy for a moment.
+    pub(super) fn release(&self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "event log lock not given back, it goes with the process");
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// Creates and locks `dir`.
+pub(super) fn lock(dir: &Path) -> Result<Lock, LogError> {
     fs::create_dir_all(dir).map_err(|e| refuse(dir, format!("the folder cannot be created: {e}")))?;
     let path = dir.join(LOCK_FILE);
     let mut file = OpenOptions::new().create(true).truncate(false).write(true).read(true).open(&path)?;
@@ -30,7 +48,7 @@ pub(super) fn lock(dir: &Path) -> Result<File, LogError> {
     }
     file.set_len(0)?;
     writeln!(file, "{}", std::process::id())?;
-    Ok(file)
+    Ok(Lock(file))
 }
 
 /// Checks the format file, or writes one into an empty folder, and returns the log's salt.
@@ -71,7 +89,7 @@ fn create_format(dir: &Path) -> Result<u32, LogError> {
     let salt: u32 = rand::random();
     let fresh = dir.join("FORMAT.tmp");
     let mut file = File::create(&fresh)?;
-    write!(file, "obtrace-event-log {FORMAT_VERSION} salt={salt:08x}\n")?;
+    writeln!(file, "obtrace-event-log {FORMAT_VERSION} salt={salt:08x}")?;
     file.sync_all()?;
     fs::rename(&fresh, dir.join(FORMAT_FILE))?;
     sync_dir(dir)?;

@@ -114,6 +114,9 @@ pub struct EmbeddedLog {
     _owner: Arc<Owner>,
 }
 
+/// Where the writer's answer comes from.
+type Answer<T> = oneshot::Receiver<Result<T, LogError>>;
+
 // Closes the log with its last handle.
 struct Owner(Arc<Shared>);
 
@@ -196,7 +199,7 @@ impl EmbeddedLog {
         partition: u32,
         record: &Record,
         dedup: Option<u128>,
-    ) -> Result<oneshot::Receiver<Result<Appended, LogError>>, LogError> {
+    ) -> Result<Answer<Appended>, LogError> {
         let slot = self.shared.slot(topic, partition)?;
         let limit = self.shared.config.max_record_bytes;
         if record.size() > limit {
@@ -214,7 +217,7 @@ impl EmbeddedLog {
         key: GroupKey,
         claim: Claim,
         position: Committed,
-    ) -> Result<oneshot::Receiver<Result<(), LogError>>, LogError> {
+    ) -> Result<Answer<()>, LogError> {
         let slot = self.shared.slot(&key.topic, key.partition)?;
         let (_, end) = self.shared.partitions[slot].bounds();
         if position.offset > end {
@@ -228,10 +231,7 @@ impl EmbeddedLog {
         Ok(answer)
     }
 
-    fn enqueue_claim(
-        &self,
-        key: GroupKey,
-    ) -> Result<oneshot::Receiver<Result<(Claim, Committed), LogError>>, LogError> {
+    fn enqueue_claim(&self, key: GroupKey) -> Result<Answer<(Claim, Committed)>, LogError> {
         let slot = self.shared.slot(&key.topic, key.partition)?;
         let (reply, answer) = oneshot::channel();
         self.shared.push(Op::Claim { key, slot, reply })?;
@@ -247,9 +247,7 @@ impl Drop for Owner {
 }
 
 /// The writer's answer as a future; a writer that went away answers `Closed`.
-fn answer<T: Send + 'static>(
-    queued: Result<oneshot::Receiver<Result<T, LogError>>, LogError>,
-) -> BoxFuture<'static, Result<T, LogError>> {
+fn answer<T: Send + 'static>(queued: Result<Answer<T>, LogError>) -> BoxFuture<'static, Result<T, LogError>> {
     match queued {
         Ok(answer) => async move { answer.await.unwrap_or(Err(LogError::Closed)) }.boxed(),
         Err(error) => ready(Err(error)).boxed(),

@@ -39,7 +39,7 @@ impl Default for GroupCommit {
     }
 }
 
-/// The queue. Bytes count until the batch they went into is answered.
+/// The queue. Bytes count until the batch they went into is synced.
 pub(super) struct Queue {
     limit: usize,
     state: Mutex<State>,
@@ -112,7 +112,7 @@ impl Queue {
         (!batch.is_empty()).then_some((batch, bytes))
     }
 
-    /// Gives the bytes of an answered batch back.
+    /// Gives the bytes of a synced batch back.
     pub(super) fn release(&self, bytes: usize) {
         self.state.lock().bytes -= bytes;
     }

@@ -10,7 +10,7 @@ use super::OpenReport;
 use super::appender::Appender;
 use super::dedup::{DedupWindow, Seen};
 use super::partition::Partition;
-use super::segment::{FILE_HEADER_LEN, Segment, create_file, open_file, sync_dir};
+use super::segment::{FILE_HEADER_LEN, Segment, Walked, check_header, create_file, open_file, sync_dir};
 use super::walk::{Found, Walker};
 use crate::backends::event_log::Offset;
 use crate::clock;
@@ -41,11 +41,15 @@ impl Recovery<'_> {
         for (i, segment) in segments.iter().enumerate() {
             end = self.load(segment, i + 1 == count)?;
         }
-        if segments.is_empty() || end < self.committed {
-            end = end.max(self.committed);
-            segments.push_back(Arc::new(Segment::create(&dir, end)?));
-        }
-        let Some(active) = segments.back().cloned() else { unreachable!("a segment was just added") };
+        let active = match segments.back() {
+            Some(last) if end >= self.committed => Arc::clone(last),
+            _ => {
+                end = end.max(self.committed);
+                let fresh = Arc::new(Segment::create(&dir, end)?);
+                segments.push_back(Arc::clone(&fresh));
+                fresh
+            }
+        };
         let file = Arc::new(open_file(&active.path, false)?);
         active.attach(Arc::clone(&file));
         self.report.segments += segments.len();
@@ -82,14 +86,18 @@ impl Recovery<'_> {
     // Brings a segment's index into memory and returns its end. Only the last one can have a torn tail, so only there
     // every checksum is looked at, unless it was closed cleanly.
     fn load(&mut self, segment: &Segment, last: bool) -> io::Result<Offset> {
-        if let Some(end) = segment.load_index() {
-            return Ok(end);
-        }
         let file = open_file(&segment.path, false)?;
-        let walked = segment.rebuild(&file, self.salt, last)?;
-        self.report.corrupt += walked.corrupt;
-        if walked.corrupt > 0 {
-            tracing::warn!(segment = %segment.path.display(), places = walked.corrupt, "damage in the middle of the log");
+        let mut corrupt = u64::from(!check_header(&file, segment.base)?);
+        let indexed = segment.load_index();
+        let walked = match indexed {
+            Some(end) => Walked { end, ..Walked::default() },
+            None => segment.rebuild(&file, self.salt, last)?,
+        };
+        corrupt += walked.corrupt + u64::from(!last && walked.torn_bytes > 0);
+        self.report.corrupt += corrupt;
+        if corrupt > 0 {
+            let segment = segment.path.display();
+            tracing::warn!(%segment, places = corrupt, "damage in the middle of the log, readers pass it");
         }
         if last && walked.torn_bytes > 0 {
             tracing::warn!(segment = %segment.path.display(), bytes = walked.torn_bytes, "torn tail cut");

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -64,6 +65,28 @@ pub(super) fn file_header(base: u64) -> Vec<u8> {
     let crc = crc32fast::hash(&out);
     out.extend_from_slice(&crc.to_le_bytes());
     out
+}
+
+/// Whether the file header of a file whose first offset is `base` is sound.
+///
+/// # Errors
+/// `InvalidData` for a sound header of another format version; I/O errors.
+pub(super) fn check_header(file: &File, base: u64) -> io::Result<bool> {
+    let mut header = [0; FILE_HEADER_LEN as usize];
+    match file.read_exact_at(&mut header, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+        other => other?,
+    }
+    let (content, crc) = header.split_at(header.len() - 4);
+    if !content.starts_with(MAGIC) || crc32fast::hash(content).to_le_bytes() != crc {
+        return Ok(false);
+    }
+    if content[8..12] != FORMAT_VERSION.to_le_bytes() {
+        let what =
+            format!("a file of another format version than {FORMAT_VERSION}; use the build that wrote it");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    Ok(content[12..20] == base.to_le_bytes())
 }
 
 /// Makes a directory's entries durable.
@@ -194,7 +217,7 @@ impl Segment {
             walked.sound_len = walker.position();
         }
         self.len.store(limit, Ordering::Release);
-        walked.torn_bytes = limit - walked.sound_len;
+        walked.torn_bytes = limit.saturating_sub(walked.sound_len); // less than a header is damage without a tail
         Ok(walked)
     }
 

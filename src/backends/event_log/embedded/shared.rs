@@ -31,7 +31,7 @@ pub(super) struct Shared {
     pub groups: Table,
     pub counters: Counters,
     sync: SyncFile,
-    lock: File,
+    lock: folder::Lock,
 }
 
 /// A topic; its partitions are the slots from `first_slot` on.
@@ -58,7 +58,11 @@ pub(super) fn open(config: EmbeddedLogConfig, sync: SyncFile) -> Result<(Arc<Sha
         unknown_topics,
         ..OpenReport::default()
     };
-    let (topics, partitions, appenders) = open_partitions(&config, salt, &groups.table, &mut report)?;
+    let opened = open_partitions(&config, salt, &groups.table, &mut report);
+    let (topics, partitions, appenders) = opened.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => folder::refuse(&config.dir, error.to_string()),
+        _ => error.into(),
+    })?;
     let queue = Queue::new(config.queue_bytes);
     let counters = Counters::default();
     counters.corrupt.store(report.corrupt, Ordering::Relaxed);
@@ -132,9 +136,7 @@ impl Shared {
 
     /// The writer has ended: the folder is free, nobody waits any more.
     pub(super) fn end(&self) {
-        if let Err(error) = self.lock.unlock() {
-            tracing::warn!(%error, "event log lock not given back, it goes with the process");
-        }
+        self.lock.release();
         self.partitions.iter().for_each(|p| p.close());
         self.queue.end();
     }

@@ -49,21 +49,21 @@ impl Writer {
         let run = move || {
             let _guard = guard;
             while let Some((batch, bytes)) = self.shared.queue.next(&self.shared.config.group_commit) {
-                self.round(batch);
-                self.shared.queue.release(bytes);
+                self.round(batch, bytes);
             }
             self.appenders.iter().for_each(Appender::seal);
         };
         thread::Builder::new().name("event-log-writer".into()).spawn(run).map(drop)
     }
 
-    fn round(&mut self, batch: Vec<Op>) {
+    fn round(&mut self, batch: Vec<Op>, bytes: usize) {
         self.shared.counters.commits.fetch_add(1, Ordering::Relaxed);
         let now = clock::unix_nanos();
         batch.into_iter().for_each(|op| self.stage(op, now));
         let written = self.write();
         let files: Vec<&File> = written.iter().map(|(_, file)| &**file).collect();
         let results = sync_all(&self.shared, &files);
+        self.shared.queue.release(bytes); // before the answers: who has one finds room for the next
         for ((owner, _), result) in written.iter().zip(results) {
             self.answer(*owner, result);
         }
