@@ -2,4 +2,5 @@
 
 pub mod engine;
 pub mod queries;
+pub mod read;
 pub mod sql;

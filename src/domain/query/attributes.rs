@@ -21,7 +21,7 @@ pub struct Attributes {
     #[schema(value_type = Object, example = json!({"http.request.method": "GET", "http.response.status_code": 200}))]
     pub attributes: Map<String, Value>,
     /// Only for keys whose value above is not what it looks like: `int` (decimal text beyond ±2^53), `double` (`NaN`, `Infinity`,
-    /// `-Infinity`), `bytes` (base64), `otlp` (an array or map given as OTLP/JSON `AnyValue`, as it holds such values).
+    /// `-Infinity`), `bytes` (base64), `string_index` (a place in a string table), `otlp` (an array or map given as OTLP/JSON `AnyValue`, as it holds such values).
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub attribute_types: BTreeMap<String, String>,
     /// Only for keys that were sent more than once: the second and later entries, in order.
@@ -91,6 +91,7 @@ pub fn plain(text: &str, letter: char) -> (Value, Option<&'static str>) {
         },
         'y' => (as_string(), Some("bytes")),
         'e' => (Value::Null, None),
+        'x' => (as_string(), Some("string_index")),
         'a' | 'k' => nested(text).unwrap_or_else(|| (as_string(), None)),
         _ => (as_string(), None),
     }
@@ -191,6 +192,7 @@ mod tests {
             ("AQI=", 'y', json!("AQI="), Some("bytes")),
             ("", 'e', json!(null), None),
             ("maybe", 'b', json!("maybe"), None),
+            ("7", 'x', json!("7"), Some("string_index")),
             ("x", '?', json!("x"), None),
         ] {
             assert_eq!(plain(text, letter), (want, note), "{text} {letter}");

@@ -51,11 +51,8 @@ pub enum QueryError {
         retry_after: Duration,
     },
     /// 504: no answer within the deadline.
-    #[error("no answer within {} s: ask for a shorter time range or add a filter", deadline.as_secs())]
-    Timeout {
-        /// The deadline that passed.
-        deadline: Duration,
-    },
+    #[error("no answer in time: ask for a shorter time range or add a filter")]
+    Timeout,
     /// 500: the query or the decoding of its answer is broken.
     #[error("the query failed inside Obtrace: {0}")]
     Internal(String),
@@ -68,7 +65,7 @@ impl Classified for QueryError {
                 FailureClass::Poison
             }
             Self::Overloaded { .. } => FailureClass::Overload,
-            Self::Unavailable { .. } | Self::Timeout { .. } => FailureClass::Dependency,
+            Self::Unavailable { .. } | Self::Timeout => FailureClass::Dependency,
             Self::Internal(_) => FailureClass::Bug,
         }
     }

@@ -58,7 +58,7 @@ impl Problem {
             QueryError::Overloaded { .. } => (429, "overloaded", "Too many queries"),
             QueryError::Internal(_) => (500, "internal", "Internal error"),
             QueryError::Unavailable { .. } => (503, "store-unavailable", "Telemetry store unavailable"),
-            QueryError::Timeout { .. } => (504, "timeout", "Query timed out"),
+            QueryError::Timeout => (504, "timeout", "Query timed out"),
         };
         let mut problem = Self::new(status, slug, title, error.to_string(), instance);
         match error {
@@ -95,7 +95,7 @@ mod tests {
                 None,
                 Some(2),
             ),
-            (QueryError::Timeout { deadline: wait }, 504, None, None),
+            (QueryError::Timeout, 504, None, None),
         ];
         for (error, status, parameter, retry) in cases {
             let problem = Problem::of(&error, "/api/v1/x");
