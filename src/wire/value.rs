@@ -15,7 +15,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use super::fault::{Fault, shorten};
 use super::json::reader::{Reader, not_in, parse_f64, parse_i64, parse_u64};
 use super::json::writer;
-use super::limits::Budget;
+use super::limits::{Budget, Place};
 use super::protobuf::cursor::{Cursor, Wire};
 use super::table::{self, Table};
 
@@ -454,22 +454,19 @@ impl<E: Named> Scalar for Enum<E> {
 
 // === messages ===
 
-/// Implements [`Value`] for a kind of message; `$open` and `$close` stand around what reads or walks it.
+/// Implements [`Value`] for a kind of message, which is charged for by its place.
 macro_rules! message_kind {
-    ([$($generic:tt)*] $kind:ty => $message:ty, attribute: $attribute:literal,
-     |$budget:ident| $open:expr, |$after:ident| $close:expr) => {
+    ([$($generic:tt)*] $kind:ty => $message:ty, $place:ident) => {
         impl<$($generic)*> Value for $kind {
             type Native = $message;
-            const ATTRIBUTE: bool = $attribute;
+            const ATTRIBUTE: bool = matches!(Place::$place, Place::Attribute);
 
             #[inline]
             fn read(r: &mut Reader<'_>) -> Result<$message, Fault> {
-                let $budget = &mut r.budget;
-                let opened: Result<(), Fault> = $open;
-                r.here(opened)?;
+                let entered = r.budget.enter(Place::$place);
+                r.here(entered)?;
                 let message = table::read_message(r)?;
-                let $after = &mut r.budget;
-                $close;
+                r.budget.leave(Place::$place);
                 Ok(message)
             }
 
@@ -484,13 +481,11 @@ macro_rules! message_kind {
             }
 
             #[inline]
-            fn walk(wire: Wire<'_>, $budget: &mut Budget<'_>) -> Result<(), Fault> {
+            fn walk(wire: Wire<'_>, budget: &mut Budget<'_>) -> Result<(), Fault> {
                 let bytes = bytes_of(wire, "a message")?;
-                let opened: Result<(), Fault> = $open;
-                opened?;
-                table::walk_message::<$message>(bytes, $budget)?;
-                let $after = $budget;
-                $close;
+                budget.enter(Place::$place)?;
+                table::walk_message::<$message>(bytes, budget)?;
+                budget.leave(Place::$place);
                 Ok(())
             }
 
@@ -515,7 +510,7 @@ pub(crate) struct Pair;
 /// A value that may hold values: the one place where messages nest without end, so depth is counted here.
 pub(crate) struct Any;
 
-message_kind!([M: Table] Msg<M> => M, attribute: false, |_budget| Ok(()), |_budget| ());
-message_kind!([M: Table] Record<M> => M, attribute: false, |budget| budget.record(), |_budget| ());
-message_kind!([] Pair => KeyValue, attribute: true, |_budget| Ok(()), |_budget| ());
-message_kind!([] Any => AnyValue, attribute: false, |budget| budget.enter(), |budget| budget.leave());
+message_kind!([M: Table] Msg<M> => M, Part);
+message_kind!([M: Table] Record<M> => M, Record);
+message_kind!([] Pair => KeyValue, Attribute);
+message_kind!([] Any => AnyValue, Value);
