@@ -1,0 +1,3 @@
+//! The serve stage (`query-gateway`): the HTTP API and the handlers that run queries.
+
+pub mod http;
