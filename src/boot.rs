@@ -21,7 +21,7 @@ use crate::domain::failure::FailureClass;
 use crate::domain::scope::Scope;
 use crate::domain::signal::{DLQ_TOPIC, Signal};
 use crate::supervisors::kernel::exit::ExitReason;
-use crate::supervisors::kernel::pools::Pools;
+use crate::supervisors::kernel::pools::{PoolSizes, Pools};
 use crate::supervisors::kernel::tree::Tree;
 use crate::supervisors::{Parts, tree};
 use crate::telemetry::metrics::Metrics;
@@ -58,7 +58,7 @@ async fn serve(config: Arc<Config>, io: tokio::runtime::Handle) -> u8 {
         Ok(parts) => parts,
         Err(error) => return report_failure(EXIT_CONFIG, &error),
     };
-    let pools = Pools::new(config.supervision.pool_sizes());
+    let pools = Pools::new(pool_sizes(&config));
     let mut running = Tree::start(&tree(&parts), pools);
     parts.view.store(Arc::new(Some(running.view())));
     let mut stop = std::pin::pin!(stop_signal());
@@ -73,6 +73,10 @@ async fn serve(config: Arc<Config>, io: tokio::runtime::Handle) -> u8 {
         reason = running.failed() => ended_by_itself(running, &reason, &log),
         () = &mut stop => stopped(running, &config, &log).await,
     }
+}
+
+fn pool_sizes(config: &Config) -> PoolSizes {
+    config.supervision.pools.all().map(|(name, pool)| (name.to_owned(), pool.threads as usize)).into()
 }
 
 fn parts(config: &Arc<Config>, log: &EmbeddedLog, io: tokio::runtime::Handle) -> Result<Parts, String> {
@@ -119,7 +123,7 @@ fn tell_open(report: &OpenReport) {
 fn telemetry_settings(config: &Config) -> TelemetrySettings {
     let telemetry = &config.telemetry;
     TelemetrySettings {
-        url: telemetry.url.as_ref().map(ToString::to_string),
+        url: telemetry.url.as_ref().map(|url| url.as_str().to_owned()),
         user: telemetry.user.clone(),
         password: telemetry.password.expose().to_owned(),
         database: telemetry.database.clone(),
@@ -135,8 +139,8 @@ fn key_table(config: &Config) -> Result<KeyTable, String> {
         let scope = Scope::new(&key.tenant, &key.project, &key.app, &key.env)
             .map_err(|error| format!("tenant.keys {:?}: {error}", key.name))?;
         let retention_days = key.retention_days.unwrap_or(ingest.retention_days);
-        let expires_at = key.expires.as_ref().map(|at| at.unix_seconds());
-        keys.push((key.hash.bytes(), Grant { scope, retention_days, expires_at }));
+        let expires_at = key.expires.map(|at| at.unix_nanos() / 1_000_000_000);
+        keys.push((*key.hash.bytes(), Grant { scope, retention_days, expires_at }));
     }
     let loopback = ingest.dev_loopback.then(|| Grant {
         scope: Scope::dev_default(),

@@ -8,8 +8,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::backends::telemetry::engine;
 use crate::boot;
-use crate::config::{Config, LoadArgs, Loaded};
+use crate::config::{Config, ConfigErrors, Flag, LoadArgs, Loaded};
+use crate::supervisors::policies;
 use crate::telemetry::logging;
+use crate::tools::error::ToolError;
 use crate::tools::demo::{self, DemoArgs};
 use crate::tools::load::{self, LoadArgs as LoadGeneratorArgs};
 
@@ -33,7 +35,7 @@ enum Command {
     /// A simulated shop that sends traces, logs and metrics to a running Obtrace
     Demo(DemoArgs),
     /// Load generator; with --verify it asks the API what is missing or doubled
-    Load(LoadGeneratorArgs),
+    Load(Box<LoadGeneratorArgs>),
     /// The supervision tree of a running Obtrace
     Tree(tree::TreeArgs),
     /// Look at the configuration
@@ -59,7 +61,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Configuration file; may be given more than once, a later one stands above an earlier one
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "OBTRACE_CONFIG")]
     config: Vec<PathBuf>,
     /// Address of OTLP gRPC
     #[arg(long, value_name = "ADDRESS")]
@@ -81,8 +83,8 @@ impl Cli {
         match self.command {
             Command::Dev(args) => serve(&args, Some("dev")),
             Command::Serve(args) => serve(&args, None),
-            Command::Demo(args) => client(demo::run(args)),
-            Command::Load(args) => client(load::run(args)),
+            Command::Demo(args) => tool(demo::run(args)),
+            Command::Load(args) => tool(load::run(*args)),
             Command::Tree(args) => client(tree::run(args)),
             Command::Config(ConfigCommand::Check(args)) => check(&args),
             Command::Key(command) => key::run(&command),
@@ -105,7 +107,9 @@ fn serve(args: &ServeArgs, profile: Option<&str>) -> ExitCode {
 fn check(args: &ServeArgs) -> ExitCode {
     match load_config(args, None) {
         Ok(loaded) => {
-            print!("{}", loaded.explain_all());
+            for (path, value) in loaded.provenance.iter() {
+                println!("{path} = {}   # {}", value.value, value.source);
+            }
             ExitCode::SUCCESS
         }
         Err(text) => {
@@ -116,28 +120,39 @@ fn check(args: &ServeArgs) -> ExitCode {
 }
 
 fn load_config(args: &ServeArgs, profile: Option<&str>) -> Result<Loaded, String> {
-    Config::load(load_args(args, profile)).map_err(|errors| errors.to_string())
+    let loaded = Config::load(&load_args(args, profile)?).map_err(|errors| errors.to_string())?;
+    let misplaced = policies::check(&loaded.config);
+    if misplaced.is_empty() { Ok(loaded) } else { Err(ConfigErrors(misplaced).to_string()) }
 }
 
-fn load_args(args: &ServeArgs, profile: Option<&str>) -> LoadArgs {
-    let mut flags: Vec<(String, String, String)> = Vec::new();
+fn load_args(args: &ServeArgs, profile: Option<&str>) -> Result<LoadArgs, String> {
+    let mut flags: Vec<Flag> = Vec::new();
     let mut flag = |name: &str, key: &str, value: Option<String>| {
-        flags.extend(value.map(|value| (name.to_owned(), key.to_owned(), value)));
+        flags.extend(value.map(|value| Flag::new(name, key, value)));
     };
     flag("--data-dir", "data_dir", args.data_dir.as_ref().map(|dir| dir.display().to_string()));
     flag("--otlp-grpc", "ingest.otlp_grpc", args.otlp_grpc.map(|a| a.to_string()));
     flag("--otlp-http", "ingest.otlp_http", args.otlp_http.map(|a| a.to_string()));
     flag("--http", "serve.http", args.http.map(|a| a.to_string()));
     for set in &args.set {
-        let (key, value) = set.split_once('=').unwrap_or((set, ""));
-        flag("--set", key.trim(), Some(value.trim().to_owned()));
+        flags.push(Flag::assignment(set).map_err(|why| format!("--set: {why}"))?);
     }
-    LoadArgs {
+    let args = LoadArgs {
         profile: profile.map(str::to_owned),
         files: args.config.clone(),
-        env: std::env::vars().collect(),
+        env: Vec::new(),
         flags,
-    }
+    };
+    Ok(args.with_process_env())
+}
+
+fn tool(command: impl Future<Output = Result<ExitCode, ToolError>>) -> ExitCode {
+    client(async {
+        command.await.unwrap_or_else(|error| {
+            eprintln!("obtrace: {error}");
+            ExitCode::from(2)
+        })
+    })
 }
 
 fn client(command: impl Future<Output = ExitCode>) -> ExitCode {

@@ -1,1 +1,106 @@
-//! (see ARCHITECTURE.md)
+//! The configuration: layers in (defaults, profile, files, environment, flags), checked typed values with provenance out.
+//!
+//! One file a stage. A section is defined once, by `config_struct!`: struct, defaults, reader and manual come from it.
+
+pub mod error;
+pub mod ingest;
+pub mod layers;
+pub mod node;
+pub mod policy;
+pub mod process;
+pub mod provenance;
+pub mod reader;
+pub mod reference;
+pub mod schema;
+pub mod secret;
+pub mod serve;
+pub mod stream;
+pub mod supervision;
+pub mod telemetry;
+pub mod tenant;
+pub mod units;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+pub use error::{ConfigError, ConfigErrors};
+pub use layers::{Flag, LoadArgs};
+pub use provenance::Provenance;
+pub use reader::Explained;
+
+use ingest::IngestConfig;
+use process::ProcessConfig;
+use reader::Reader;
+use schema::{Validate, config_enum, config_struct};
+use serve::ServeConfig;
+use stream::StreamConfig;
+use supervision::SupervisionConfig;
+use telemetry::TelemetryConfig;
+use tenant::TenantConfig;
+
+config_enum! {
+    /// How Obtrace writes its own log.
+    pub enum LogFormat {
+        /// Lines for people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+config_struct! {
+    /// Everything that can be configured.
+    pub struct Config {
+        /// Folder of all data: the log, the engine, crash records. One process at a time.
+        data_dir: PathBuf = PathBuf::from("data"),
+        /// What Obtrace logs of itself, on stderr: "warn", "info", "debug", or by module: "info,obtrace::wire=debug".
+        log: String = "info".into(),
+        /// Form of these lines: "text" or "json".
+        log_format: LogFormat = LogFormat::Text,
+        /// Ingest: where OTLP comes in, how much of it at a time, and how it is stamped.
+        ingest: IngestConfig = IngestConfig::default(),
+        /// Stream: the durable log between the edge and the consumers.
+        stream: StreamConfig = StreamConfig::default(),
+        /// Process: how consumers cut the log into blocks for the store.
+        process: ProcessConfig = ProcessConfig::default(),
+        /// Telemetry: the ClickHouse that keeps spans, logs and metrics.
+        telemetry: TelemetryConfig = TelemetryConfig::default(),
+        /// Serve: the REST API.
+        serve: ServeConfig = ServeConfig::default(),
+        /// Tenant: API keys.
+        tenant: TenantConfig = TenantConfig::default(),
+        /// Supervision: how actors are restarted, started and stopped.
+        supervision: SupervisionConfig = SupervisionConfig::default(),
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self, at: &mut Reader) {
+        let listeners: [(&str, SocketAddr); 3] = [
+            ("ingest.otlp_grpc", self.ingest.otlp_grpc),
+            ("ingest.otlp_http", self.ingest.otlp_http),
+            ("serve.http", self.serve.http),
+        ];
+        for (i, (key, address)) in listeners.iter().enumerate() {
+            for (other, _) in listeners[..i].iter().filter(|(_, a)| a == address && a.port() != 0) {
+                at.refuse(&[key, other], &format!("does not fit: {key} and {other} are both {address}"));
+            }
+        }
+    }
+}
+
+/// A configuration that has been checked, and where each of its values comes from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The values.
+    pub config: Config,
+    /// Their sources.
+    pub provenance: Provenance,
+}
+
+impl Loaded {
+    /// The value at a dotted path with the place that set it; `None` when there is no such key.
+    pub fn explain(&self, path: &str) -> Option<Explained> {
+        self.provenance.explain(path)
+    }
+}

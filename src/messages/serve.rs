@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use crate::backends::telemetry::read::QueryError;
-use crate::domain::query::answer::QueryAnswer;
-use crate::domain::query::request::QueryRequest;
+use crate::domain::query::{QueryAnswer, QueryError, QueryRequest};
 use crate::domain::scope::Scope;
 use crate::supervisors::kernel::lane::Cargo;
 use crate::supervisors::kernel::port::Reply;

@@ -19,7 +19,7 @@ use kernel::tree::TreeView;
 
 pub mod ingest;
 pub mod kernel;
-mod policies;
+pub mod policies;
 pub mod process;
 pub mod serve;
 pub mod store;

@@ -16,7 +16,8 @@ pub struct OtlpLimits {
     /// Levels of lists and key-value lists in a value. 30 is the most that stays within the 100 messages of nesting
     /// that protobuf decoders accept at the deepest place a value can stand (an exemplar of a data point).
     pub max_value_depth: u32,
-    /// Memory of the decoded request in bytes: what two-byte empty messages are multiplied to is bounded by this.
+    /// Memory of the decoded request in bytes: what two-byte empty messages are multiplied to is bounded by this (a
+    /// growing list may take twice its part for a moment). A full body of 20 MiB of real telemetry takes 80 to 100 MiB.
     pub max_decoded_bytes: usize,
 }
 
@@ -28,9 +29,22 @@ impl Default for OtlpLimits {
             max_key_bytes: 1_024,
             max_value_bytes: 1 << 20,
             max_value_depth: 30,
-            max_decoded_bytes: 192 << 20,
+            max_decoded_bytes: 128 << 20,
         }
     }
+}
+
+/// What a message is to the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Part of another message; its size is charged where lists are read.
+    Part,
+    /// A span, log record or data point.
+    Record,
+    /// An attribute; their number is checked where lists are read.
+    Attribute,
+    /// A value, which may hold values.
+    Value,
 }
 
 /// The account of one request against its limits.
@@ -57,19 +71,6 @@ impl<'a> Budget<'a> {
         Err(Fault::limit(format!(
             "the request takes more than {} bytes once decoded: send smaller batches",
             self.limits.max_decoded_bytes
-        )))
-    }
-
-    /// Counts a span, log record or data point.
-    #[inline]
-    pub(crate) fn record(&mut self) -> Result<(), Fault> {
-        self.records += 1;
-        if self.records <= self.limits.max_records {
-            return Ok(());
-        }
-        Err(Fault::limit(format!(
-            "more than {} records in one request: send smaller batches",
-            self.limits.max_records
         )))
     }
 
@@ -100,18 +101,39 @@ impl<'a> Budget<'a> {
         Err(Fault::limit(format!("a key of {len} bytes, the limit is {}", self.limits.max_key_bytes)))
     }
 
-    /// Enters a value, which may hold values; [`Budget::leave`] goes back up.
+    /// Enters a message: counts records and levels of values. [`Budget::leave`] goes back up.
     #[inline]
-    pub(crate) fn enter(&mut self) -> Result<(), Fault> {
+    pub(crate) fn enter(&mut self, place: Place) -> Result<(), Fault> {
+        match place {
+            Place::Part | Place::Attribute => Ok(()),
+            Place::Record => self.record(),
+            Place::Value => self.deeper(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn leave(&mut self, place: Place) {
+        if place == Place::Value {
+            self.depth -= 1;
+        }
+    }
+
+    fn record(&mut self) -> Result<(), Fault> {
+        self.records += 1;
+        if self.records <= self.limits.max_records {
+            return Ok(());
+        }
+        Err(Fault::limit(format!(
+            "more than {} records in one request: send smaller batches",
+            self.limits.max_records
+        )))
+    }
+
+    fn deeper(&mut self) -> Result<(), Fault> {
         self.depth += 1;
         if self.depth <= self.limits.max_value_depth {
             return Ok(());
         }
         Err(Fault::limit(format!("values nested deeper than {} levels", self.limits.max_value_depth)))
-    }
-
-    #[inline]
-    pub(crate) fn leave(&mut self) {
-        self.depth -= 1;
     }
 }

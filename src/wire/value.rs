@@ -15,7 +15,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use super::fault::{Fault, shorten};
 use super::json::reader::{Reader, not_in, parse_f64, parse_i64, parse_u64};
 use super::json::writer;
-use super::limits::Budget;
+use super::limits::{Budget, Place};
 use super::protobuf::cursor::{Cursor, Wire};
 use super::table::{self, Table};
 
@@ -84,12 +84,14 @@ macro_rules! text_kind {
                 value.is_empty()
             }
 
+            #[inline]
             fn walk(wire: Wire<'_>, budget: &mut Budget<'_>) -> Result<(), Fault> {
                 let bytes = bytes_of(wire, "a string")?;
                 budget.$charge(bytes.len())?;
-                std::str::from_utf8(bytes).map(drop).map_err(|_| Fault::malformed("a string that is not utf-8"))
+                check_utf8(bytes)
             }
 
+            #[inline]
             fn transcode(wire: Wire<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
                 bytes_of(wire, "a string").map(|bytes| writer::text(out, bytes))
             }
@@ -112,6 +114,19 @@ text_kind!(
     key
 );
 
+/// Most texts are ASCII and short; on those the general check is several times slower than a look at the high bits.
+#[inline]
+fn check_utf8(bytes: &[u8]) -> Result<(), Fault> {
+    let (words, tail) = bytes.as_chunks::<8>();
+    let high = words.iter().fold(0, |high, word| high | u64::from_ne_bytes(*word));
+    let high = tail.iter().fold(high, |high, byte| high | u64::from(*byte));
+    if high & 0x8080_8080_8080_8080 == 0 || std::str::from_utf8(bytes).is_ok() {
+        return Ok(());
+    }
+    Err(Fault::malformed("a string that is not utf-8"))
+}
+
+#[inline(always)]
 fn bytes_of<'a>(wire: Wire<'a>, wanted: &str) -> Result<&'a [u8], Fault> {
     match wire {
         Wire::Bytes(bytes) => Ok(bytes),
@@ -454,22 +469,19 @@ impl<E: Named> Scalar for Enum<E> {
 
 // === messages ===
 
-/// Implements [`Value`] for a kind of message; `$open` and `$close` stand around what reads or walks it.
+/// Implements [`Value`] for a kind of message, which is charged for by its place.
 macro_rules! message_kind {
-    ([$($generic:tt)*] $kind:ty => $message:ty, attribute: $attribute:literal,
-     |$budget:ident| $open:expr, |$after:ident| $close:expr) => {
+    ([$($generic:tt)*] $kind:ty => $message:ty, $place:ident) => {
         impl<$($generic)*> Value for $kind {
             type Native = $message;
-            const ATTRIBUTE: bool = $attribute;
+            const ATTRIBUTE: bool = matches!(Place::$place, Place::Attribute);
 
             #[inline]
             fn read(r: &mut Reader<'_>) -> Result<$message, Fault> {
-                let $budget = &mut r.budget;
-                let opened: Result<(), Fault> = $open;
-                r.here(opened)?;
+                let entered = r.budget.enter(Place::$place);
+                r.here(entered)?;
                 let message = table::read_message(r)?;
-                let $after = &mut r.budget;
-                $close;
+                r.budget.leave(Place::$place);
                 Ok(message)
             }
 
@@ -484,13 +496,11 @@ macro_rules! message_kind {
             }
 
             #[inline]
-            fn walk(wire: Wire<'_>, $budget: &mut Budget<'_>) -> Result<(), Fault> {
+            fn walk(wire: Wire<'_>, budget: &mut Budget<'_>) -> Result<(), Fault> {
                 let bytes = bytes_of(wire, "a message")?;
-                let opened: Result<(), Fault> = $open;
-                opened?;
-                table::walk_message::<$message>(bytes, $budget)?;
-                let $after = $budget;
-                $close;
+                budget.enter(Place::$place)?;
+                table::walk_message::<$message>(bytes, budget)?;
+                budget.leave(Place::$place);
                 Ok(())
             }
 
@@ -515,7 +525,7 @@ pub(crate) struct Pair;
 /// A value that may hold values: the one place where messages nest without end, so depth is counted here.
 pub(crate) struct Any;
 
-message_kind!([M: Table] Msg<M> => M, attribute: false, |_budget| Ok(()), |_budget| ());
-message_kind!([M: Table] Record<M> => M, attribute: false, |budget| budget.record(), |_budget| ());
-message_kind!([] Pair => KeyValue, attribute: true, |_budget| Ok(()), |_budget| ());
-message_kind!([] Any => AnyValue, attribute: false, |budget| budget.enter(), |budget| budget.leave());
+message_kind!([M: Table] Msg<M> => M, Part);
+message_kind!([M: Table] Record<M> => M, Record);
+message_kind!([] Pair => KeyValue, Attribute);
+message_kind!([] Any => AnyValue, Value);

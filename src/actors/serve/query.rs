@@ -8,7 +8,8 @@ use std::sync::Arc;
 use actix::AsyncContext;
 use actix::fut::wrap_future;
 
-use crate::backends::telemetry::read::{QueryError, SqlRunner, execute};
+use crate::backends::telemetry::read::{SqlRunner, execute};
+use crate::domain::query::QueryError;
 use crate::clock;
 use crate::messages::serve::RunQuery;
 use crate::supervisors::kernel::chaos;

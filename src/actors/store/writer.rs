@@ -9,7 +9,8 @@ use std::time::Duration;
 use actix::AsyncContext;
 use actix::fut::{ActorFutureExt, wrap_future};
 
-use crate::backends::telemetry::client::{TelemetryClient, TelemetryError};
+use crate::backends::telemetry::client::TelemetryClient;
+use crate::backends::telemetry::client::TelemetryError;
 use crate::domain::failure::{Classified, FailureClass};
 use crate::messages::store::StoreRows;
 use crate::supervisors::kernel::chaos;

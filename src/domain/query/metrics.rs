@@ -108,6 +108,7 @@ impl GroupKey {
     pub fn label(&self) -> &str {
         match self {
             Self::Service => "service",
+            Self::Attribute(key) if key == "service" => "attr.service",
             Self::Attribute(key) => key,
         }
     }

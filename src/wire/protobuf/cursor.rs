@@ -46,8 +46,8 @@ impl<'a> Cursor<'a> {
         self.rest.is_empty()
     }
 
-    /// The next field, or `None` at the end of the message.
-    #[inline]
+    /// The next field, or `None` at the end of the message. Inlined always: it is most of the walk's work.
+    #[inline(always)]
     pub(crate) fn field(&mut self) -> Result<Option<(u32, Wire<'a>)>, Fault> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -57,25 +57,32 @@ impl<'a> Cursor<'a> {
             0 => Wire::Varint(self.varint()?),
             1 => Wire::Fixed64(self.fixed64()?),
             2 => Wire::Bytes(self.delimited()?),
-            3 => self.skip_group(tag).map(|()| Wire::Group)?,
             5 => Wire::Fixed32(self.fixed32()?),
-            4 => return Err(Fault::malformed("a group ends that never began")),
-            _ => return Err(Fault::malformed(format!("field {tag} has the unknown wire type {kind}"))),
+            _ => return self.rare_field(tag, kind).map(Some),
         };
         Ok(Some((tag, wire)))
     }
 
-    fn key(&mut self) -> Result<(u32, u8), Fault> {
-        let key = u32::try_from(self.varint()?)
-            .map_err(|_| Fault::malformed("a field key is larger than 32 bits"))?;
-        if key < 8 {
-            return Err(Fault::malformed("a field has the number 0"));
+    #[cold]
+    fn rare_field(&mut self, tag: u32, kind: u8) -> Result<(u32, Wire<'a>), Fault> {
+        match kind {
+            3 => self.skip_group(tag).map(|()| (tag, Wire::Group)),
+            4 => Err(Fault::malformed("a group ends that never began")),
+            _ => Err(Fault::malformed(format!("field {tag} has the unknown wire type {kind}"))),
         }
-        Ok((key >> 3, (key & 7) as u8))
+    }
+
+    #[inline(always)]
+    fn key(&mut self) -> Result<(u32, u8), Fault> {
+        match self.varint()? {
+            key @ 8..0x1_0000_0000 => Ok((key as u32 >> 3, (key & 7) as u8)),
+            0..8 => Err(Fault::malformed("a field has the number 0")),
+            _ => Err(Fault::malformed("a field key is larger than 32 bits")),
+        }
     }
 
     /// A varint of at most 64 bits.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn varint(&mut self) -> Result<u64, Fault> {
         match *self.rest {
             [byte, ref rest @ ..] if byte < 0x80 => {
@@ -112,6 +119,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    #[inline]
     fn fixed32(&mut self) -> Result<u32, Fault> {
         match self.rest.split_first_chunk::<4>() {
             Some((bytes, rest)) => {
@@ -122,15 +130,21 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn delimited(&mut self) -> Result<&'a [u8], Fault> {
         let len = self.varint()?;
-        let split = usize::try_from(len).ok().and_then(|len| self.rest.split_at_checked(len));
-        let Some((value, rest)) = split else {
-            return Err(Fault::malformed(format!("a length of {len} with {} bytes left", self.rest.len())));
-        };
-        self.rest = rest;
-        Ok(value)
+        match usize::try_from(len).ok().and_then(|len| self.rest.split_at_checked(len)) {
+            Some((value, rest)) => {
+                self.rest = rest;
+                Ok(value)
+            }
+            None => Err(self.too_long(len)),
+        }
+    }
+
+    #[cold]
+    fn too_long(&self, len: u64) -> Fault {
+        Fault::malformed(format!("a length of {len} with {} bytes left", self.rest.len()))
     }
 
     fn skip_group(&mut self, tag: u32) -> Result<(), Fault> {

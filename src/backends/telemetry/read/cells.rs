@@ -8,7 +8,8 @@ use std::collections::HashMap;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type,
+    UInt64Type,
 };
 use arrow_array::{Array, ArrayRef, RecordBatch, StructArray};
 use arrow_schema::DataType;
@@ -41,7 +42,10 @@ impl<'a> Cells<'a> {
     pub fn of(batch: &'a RecordBatch) -> Self {
         let schema = batch.schema_ref();
         let named = schema.fields().iter().zip(batch.columns());
-        Self { columns: named.map(|(f, c)| (f.name().as_str(), c.as_ref())).collect(), rows: batch.num_rows() }
+        Self {
+            columns: named.map(|(f, c)| (f.name().as_str(), c.as_ref())).collect(),
+            rows: batch.num_rows(),
+        }
     }
 
     /// The rows, in order.
@@ -74,7 +78,11 @@ impl<'a> Row<'a> {
         found.ok_or_else(|| DecodeError { column: name.to_owned(), why: "is missing".to_owned() })
     }
 
-    fn read<T>(&self, name: &str, read: impl Fn(&'a dyn Array, usize) -> Option<T>) -> Result<T, DecodeError> {
+    fn read<T>(
+        &self,
+        name: &str,
+        read: impl Fn(&'a dyn Array, usize) -> Option<T>,
+    ) -> Result<T, DecodeError> {
         let column = self.column(name)?;
         read(column, self.at).ok_or_else(|| DecodeError {
             column: name.to_owned(),
@@ -112,7 +120,11 @@ impl<'a> Row<'a> {
     }
 
     /// A list, each item read by `read`.
-    pub fn list<T>(&self, name: &str, read: impl Fn(&dyn Array, usize) -> Option<T>) -> Result<Vec<T>, DecodeError> {
+    pub fn list<T>(
+        &self,
+        name: &str,
+        read: impl Fn(&dyn Array, usize) -> Option<T>,
+    ) -> Result<Vec<T>, DecodeError> {
         self.read(name, |array, at| {
             let items = items_at(array, at)?;
             (0..items.len()).map(|i| read(items.as_ref(), i)).collect()
@@ -214,7 +226,8 @@ pub fn map_at(array: &dyn Array, at: usize) -> Option<Vec<(String, String)>> {
 
 fn pairs(entries: &StructArray) -> Option<Vec<(String, String)>> {
     let [keys, values] = entries.columns() else { return None };
-    let pair = |at| Some((text_at(keys.as_ref(), at)?.into_owned(), text_at(values.as_ref(), at)?.into_owned()));
+    let pair =
+        |at| Some((text_at(keys.as_ref(), at)?.into_owned(), text_at(values.as_ref(), at)?.into_owned()));
     (0..entries.len()).map(pair).collect()
 }
 
@@ -224,13 +237,16 @@ mod tests {
 
     use arrow_array::builder::{ListBuilder, MapBuilder, StringBuilder, UInt64Builder};
     use arrow_array::{
-        BinaryArray, BooleanArray, DictionaryArray, FixedSizeBinaryArray, Float32Array, Float64Array, Int64Array,
-        LargeStringArray, StringArray, UInt64Array,
+        BinaryArray, BooleanArray, DictionaryArray, FixedSizeBinaryArray, Float32Array, Float64Array,
+        Int64Array, LargeStringArray, StringArray, UInt64Array,
     };
 
     use super::*;
 
-    fn one<T>(array: impl Array + 'static, read: impl Fn(&Row<'_>) -> Result<T, DecodeError>) -> Result<T, DecodeError> {
+    fn one<T>(
+        array: impl Array + 'static,
+        read: impl Fn(&Row<'_>) -> Result<T, DecodeError>,
+    ) -> Result<T, DecodeError> {
         let batch = RecordBatch::try_from_iter([("c", Arc::new(array) as ArrayRef)]).unwrap();
         let cells = Cells::of(&batch);
         let row = cells.rows().last().unwrap();

@@ -63,12 +63,15 @@ impl Session<'_> {
         decode: impl Fn(&Row<'_>) -> Result<T, DecodeError>,
     ) -> Result<List<T>, QueryError> {
         let need = page.limit as usize + 1;
-        let older = TimeRange { end_ns: page.after.as_ref().map_or(page.range.end_ns, |a| a.ts_ns), ..page.range };
+        let older =
+            TimeRange { end_ns: page.after.as_ref().map_or(page.range.end_ns, |a| a.ts_ns), ..page.range };
         let reached = self.reach(older, need, probe).await?;
         let (from, to, skipped) = match (&page.after, reached) {
             (None, None) => return Ok(List { items: vec![], next_cursor: None, stats: self.stats }),
             (None, Some(from)) => (from, page.range.end_ns, 0),
-            (Some(after), reached) => (reached.unwrap_or(after.ts_ns), after.ts_ns.saturating_add(1), after.skip as usize),
+            (Some(after), reached) => {
+                (reached.unwrap_or(after.ts_ns), after.ts_ns.saturating_add(1), after.skip as usize)
+            }
         };
         let batches = self.run(rows(TimeRange { start_ns: from, end_ns: to }, need + skipped)).await?;
         let decode = |row: &Row<'_>| {
@@ -102,7 +105,8 @@ impl Session<'_> {
 
     /// Drops what the page before has shown, keeps the page, and makes the cursor of the next one.
     fn cut<T>(&self, page: &Page, rows: Vec<((i64, Vec<u8>), T)>) -> List<T> {
-        let shown = |key: &(i64, Vec<u8>)| page.after.as_ref().is_some_and(|a| a.ts_ns == key.0 && a.key == key.1);
+        let shown =
+            |key: &(i64, Vec<u8>)| page.after.as_ref().is_some_and(|a| a.ts_ns == key.0 && a.key == key.1);
         let skip = page.after.as_ref().map_or(0, |a| a.skip as usize);
         let repeated = rows.iter().take(skip).take_while(|(key, _)| shown(key)).count();
         let mut rest: Vec<((i64, Vec<u8>), T)> = rows.into_iter().skip(repeated).collect();
@@ -146,7 +150,9 @@ impl Session<'_> {
         found.truncate(need);
         let next_cursor = (found.len() == need).then(|| {
             found.pop();
-            found.last().map(|(ts_ns, id)| page.next_cursor(Position { ts_ns: *ts_ns, key: id.to_vec(), skip: 0 }))
+            found
+                .last()
+                .map(|(ts_ns, id)| page.next_cursor(Position { ts_ns: *ts_ns, key: id.to_vec(), skip: 0 }))
         });
         let ids: Vec<TraceId> = found.iter().map(|(_, id)| *id).collect();
         Ok(List { items: self.summaries(&ids).await?, next_cursor: next_cursor.flatten(), stats: self.stats })
@@ -161,7 +167,8 @@ impl Session<'_> {
         seen: &HashSet<TraceId>,
     ) -> Result<(Vec<(i64, TraceId)>, usize), QueryError> {
         let page = &query.page;
-        let batches = self.run(spans::traces(self.scope, &query.filter, slice, page.after.as_ref(), wanted)).await?;
+        let batches =
+            self.run(spans::traces(self.scope, &query.filter, slice, page.after.as_ref(), wanted)).await?;
         let decode = |row: &Row<'_>| Ok((row.int::<i64>("newest_ns")?, row.fixed::<16>("trace_id")?));
         let mut traces: Vec<(i64, TraceId)> = decode_all(&batches, decode)?;
         let all = traces.len();
@@ -181,7 +188,9 @@ impl Session<'_> {
     /// Where in time some traces lie, from the index; `None` when it knows none of them.
     async fn trace_range(&mut self, ids: &[TraceId]) -> Result<Option<TimeRange>, QueryError> {
         let batches = self.run(spans::trace_times(self.scope, ids)).await?;
-        let decode = |row: &Row<'_>| Ok((row.int::<u64>("found")?, row.int::<i64>("min_ns")?, row.int::<i64>("max_ns")?));
+        let decode = |row: &Row<'_>| {
+            Ok((row.int::<u64>("found")?, row.int::<i64>("min_ns")?, row.int::<i64>("max_ns")?))
+        };
         let times = decode_all(&batches, decode)?;
         let known = times.into_iter().find(|(found, _, _)| *found > 0);
         Ok(known.map(|(_, min, max)| TimeRange { start_ns: min, end_ns: max.saturating_add(1) }))
@@ -198,19 +207,28 @@ impl Session<'_> {
         Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
     }
 
-    pub(super) async fn services(&mut self, query: &ServiceQuery) -> Result<List<ServiceSummary>, QueryError> {
+    pub(super) async fn services(
+        &mut self,
+        query: &ServiceQuery,
+    ) -> Result<List<ServiceSummary>, QueryError> {
         let seconds = seconds(query.page.range);
         let statement = services::services(self.scope, query);
         self.named(&query.page, statement, |row| records::service(row, seconds)).await
     }
 
-    pub(super) async fn operations(&mut self, query: &OperationQuery) -> Result<List<OperationSummary>, QueryError> {
+    pub(super) async fn operations(
+        &mut self,
+        query: &OperationQuery,
+    ) -> Result<List<OperationSummary>, QueryError> {
         let seconds = seconds(query.page.range);
         let statement = services::operations(self.scope, query);
         self.named(&query.page, statement, |row| records::operation(row, seconds)).await
     }
 
-    pub(super) async fn metric_list(&mut self, query: &MetricListQuery) -> Result<List<MetricInfo>, QueryError> {
+    pub(super) async fn metric_list(
+        &mut self,
+        query: &MetricListQuery,
+    ) -> Result<List<MetricInfo>, QueryError> {
         self.named(&query.page, metrics::list(self.scope, query), records::metric).await
     }
 

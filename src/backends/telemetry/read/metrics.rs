@@ -17,7 +17,10 @@ use crate::domain::query::time::{format_duration, format_rfc3339};
 type Values = BTreeMap<Vec<String>, BTreeMap<i64, Option<f64>>>;
 
 impl Session<'_> {
-    pub(super) async fn metric_range(&mut self, query: &MetricRangeQuery) -> Result<MetricRangeAnswer, QueryError> {
+    pub(super) async fn metric_range(
+        &mut self,
+        query: &MetricRangeQuery,
+    ) -> Result<MetricRangeAnswer, QueryError> {
         let described = self.run(metrics::describe(self.scope, query)).await?;
         let described = decode_all(&described, |row| {
             Ok((row.int::<i64>("kind_number")?, row.int::<u8>("monotonic")? == 1, row.text("unit_text")?))
@@ -102,7 +105,10 @@ impl Session<'_> {
         let labels: Vec<&str> = query.by.iter().map(|key| key.label()).collect();
         let series = values.into_iter().take(query.limit as usize).map(|(group, steps)| Series {
             group: labels.iter().map(|label| (*label).to_owned()).zip(group).collect(),
-            points: steps.into_iter().map(|(step, value)| Sample { unix_seconds: step as f64 / 1e9, value }).collect(),
+            points: steps
+                .into_iter()
+                .map(|(step, value)| Sample { unix_seconds: step as f64 / 1e9, value })
+                .collect(),
         });
         MetricRangeAnswer {
             name: query.name.clone(),
@@ -149,12 +155,17 @@ fn value_of(merged: &Merged, aggregation: Aggregation) -> Option<f64> {
 
 fn point(row: &Row<'_>, kind: MetricKind, keys: usize) -> Result<HistogramPoint, DecodeError> {
     let floats = |name| row.list(name, float_at);
-    let counts = |name| row.list(name, |array: &dyn Array, at| int_at(array, at).and_then(|n| u64::try_from(n).ok()));
+    let counts =
+        |name| row.list(name, |array: &dyn Array, at| int_at(array, at).and_then(|n| u64::try_from(n).ok()));
     let buckets = match kind {
         MetricKind::Histogram => {
             let (bounds, counts) = (floats("explicit_bounds")?, counts("buckets")?);
             // A histogram may come without buckets, and a broken one with too few: both still have count and sum.
-            if counts.len() == bounds.len() + 1 { Buckets::Explicit { bounds, counts } } else { Buckets::None }
+            if counts.len() == bounds.len() + 1 {
+                Buckets::Explicit { bounds, counts }
+            } else {
+                Buckets::None
+            }
         }
         MetricKind::ExponentialHistogram => Buckets::Exponential {
             scale: row.int("scale")?,

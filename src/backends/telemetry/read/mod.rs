@@ -79,9 +79,9 @@ impl From<StoreFailure> for QueryError {
             StoreFailure::Down(reason) => Self::Unavailable { reason, retry_after },
             StoreFailure::Overloaded(_) => Self::Overloaded { retry_after },
             StoreFailure::TimedOut(_) => Self::Timeout,
-            StoreFailure::TooLarge(what) => {
-                Self::TooLarge(format!("the query is too large ({what}): ask for a shorter time range or add a filter"))
-            }
+            StoreFailure::TooLarge(what) => Self::TooLarge(format!(
+                "the query is too large ({what}): ask for a shorter time range or add a filter"
+            )),
             StoreFailure::Refused(text) => Self::Internal(text),
         }
     }
@@ -116,7 +116,8 @@ pub async fn execute(
     deadline: Duration,
 ) -> Result<QueryAnswer, QueryError> {
     let now_ns = i64::try_from(now_ns).unwrap_or(i64::MAX);
-    let mut session = Session { runner, scope, now_ns, ends: clock::now() + deadline, stats: Stats::default() };
+    let mut session =
+        Session { runner, scope, now_ns, ends: clock::now() + deadline, stats: Stats::default() };
     match request {
         QueryRequest::Trace(query) => session.trace(&query).await.map(QueryAnswer::Trace),
         QueryRequest::Traces(query) => session.traces(&query).await.map(QueryAnswer::Traces),

@@ -1,11 +1,11 @@
 //! Rows of the store as answers: one row in → span, log record, trace summary, metric, service or operation out; a row of another shape is
 //! a [`DecodeError`].
 
-use super::cells::{DecodeError, Row, fixed, int_at, map_at, text_at};
 use super::cells::bytes_at;
+use super::cells::{DecodeError, Row, fixed, int_at, map_at, text_at};
 use crate::domain::query::answer::{
-    InstrumentationScope, LogRecord, MetricInfo, OperationSummary, Origin, Red, Resource, ServiceSummary, Span, SpanEvent,
-    SpanLink, Status, Time, TraceSummary,
+    InstrumentationScope, LogRecord, MetricInfo, OperationSummary, Origin, Red, Resource, ServiceSummary,
+    Span, SpanEvent, SpanLink, Status, Time, TraceSummary,
 };
 use crate::domain::query::attributes::{self, Attributes};
 use crate::domain::query::hex;
@@ -180,7 +180,9 @@ fn events(row: &Row<'_>) -> Result<Vec<SpanEvent>, DecodeError> {
     let sets = attribute_sets(row, "events_attributes", "events_types", "events_dropped")?;
     same_length("events", &[times.len(), names.len(), sets.len()])?;
     let parts = times.into_iter().zip(names).zip(sets);
-    Ok(parts.map(|((time, name), attributes)| SpanEvent { time: Time::new(time), name, attributes }).collect())
+    Ok(parts
+        .map(|((time, name), attributes)| SpanEvent { time: Time::new(time), name, attributes })
+        .collect())
 }
 
 fn links(row: &Row<'_>) -> Result<Vec<SpanLink>, DecodeError> {
@@ -203,11 +205,21 @@ fn links(row: &Row<'_>) -> Result<Vec<SpanLink>, DecodeError> {
 }
 
 /// The attributes of all events or links of a span.
-fn attribute_sets(row: &Row<'_>, maps: &str, types: &str, dropped: &str) -> Result<Vec<Attributes>, DecodeError> {
+fn attribute_sets(
+    row: &Row<'_>,
+    maps: &str,
+    types: &str,
+    dropped: &str,
+) -> Result<Vec<Attributes>, DecodeError> {
     let (maps, types) = (row.list(maps, map_at)?, texts(row, types)?);
     let dropped = row.list(dropped, |a, i| int_at(a, i).and_then(|d| u32::try_from(d).ok()))?;
     same_length("attributes", &[maps.len(), types.len(), dropped.len()])?;
-    Ok(maps.iter().zip(&types).zip(dropped).map(|((map, types), dropped)| build(map, types, dropped)).collect())
+    Ok(maps
+        .iter()
+        .zip(&types)
+        .zip(dropped)
+        .map(|((map, types), dropped)| build(map, types, dropped))
+        .collect())
 }
 
 fn texts(row: &Row<'_>, name: &str) -> Result<Vec<String>, DecodeError> {
@@ -227,7 +239,10 @@ fn present(id: &[u8]) -> Option<String> {
 }
 
 fn kind_name(number: u8) -> String {
-    KINDS.iter().find(|(_, kind)| *kind == number).map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
+    KINDS
+        .iter()
+        .find(|(_, kind)| *kind == number)
+        .map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
 }
 
 fn status_name(number: u8) -> String {

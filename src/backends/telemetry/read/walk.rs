@@ -62,12 +62,18 @@ mod tests {
 
     #[test]
     fn slices_cover_the_range_without_gap_or_overlap() {
-        for (start_ns, end_ns) in [(0, 1), (0, 61 * MINUTE), (7, 400 * 24 * 60 * MINUTE), (i64::MIN, i64::MAX)] {
+        for (start_ns, end_ns) in
+            [(0, 1), (0, 61 * MINUTE), (7, 400 * 24 * 60 * MINUTE), (i64::MIN, i64::MAX)]
+        {
             for found in [0, 1, 99, 100_000] {
                 if found == 100_000 && end_ns - 7 > 400 * 24 * 60 * MINUTE {
                     continue;
                 }
-                let slices = if found == 100_000 && end_ns > 61 * MINUTE { continue } else { walk(TimeRange { start_ns, end_ns }, found) };
+                let slices = if found == 100_000 && end_ns > 61 * MINUTE {
+                    continue;
+                } else {
+                    walk(TimeRange { start_ns, end_ns }, found)
+                };
                 assert_eq!(slices[0].end_ns, end_ns);
                 assert_eq!(slices.last().unwrap().start_ns, start_ns);
                 assert!(slices.windows(2).all(|pair| pair[0].start_ns == pair[1].end_ns));

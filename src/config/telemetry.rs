@@ -1,0 +1,116 @@
+//! `[telemetry]`: the ClickHouse that keeps spans, logs and metrics, a server or the embedded engine.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::reader::{Leaf, Reader};
+use super::schema::{Validate, config_struct, leaf_setting};
+use super::secret::Secret;
+use super::units::ByteSize;
+
+config_struct! {
+    /// The telemetry store.
+    pub struct TelemetryConfig {
+        /// A ClickHouse server's HTTP interface. When it is set no engine is started; nothing else changes.
+        url: Option<HttpUrl> = None,
+        /// Database of the tables. Made if it is missing.
+        database: String = "obtrace".into(),
+        /// User at the server. The embedded engine has its own.
+        user: String = "default".into(),
+        /// Password at the server. Better given as OBTRACE__TELEMETRY__PASSWORD than in a file.
+        password: Secret = Secret::default(),
+        /// Connections to the store at once.
+        max_connections: u32 = 8,
+        /// Longest wait for a connection.
+        connect_timeout: Duration = Duration::from_secs(5),
+        /// Longest wait for an insert. It is then retried as the same block, which the store keeps once.
+        insert_timeout: Duration = Duration::from_secs(60),
+        /// The embedded engine: a child process that loads ClickHouse as a library.
+        engine: EngineConfig = EngineConfig::default(),
+    }
+}
+
+config_struct! {
+    /// The embedded engine.
+    pub struct EngineConfig {
+        /// Path of libchdb.so. Unset: the cache that `make engine` fills, then lib/obtrace beside the program.
+        library: Option<PathBuf> = None,
+        /// Memory of the engine. Queries above it fail, inserts wait.
+        memory_limit: ByteSize = ByteSize::gib(2),
+        /// Queries and inserts at once; the engine runs one on each connection.
+        connections: u32 = 4,
+        /// Longest wait for the engine to answer after its start.
+        start_timeout: Duration = Duration::from_secs(30),
+        /// Time it gets to end by itself.
+        stop_timeout: Duration = Duration::from_secs(10),
+    }
+}
+
+/// An `http://` or `https://` address without credentials in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpUrl(String);
+
+impl HttpUrl {
+    /// The address without a slash at its end.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Leaf for HttpUrl {
+    const EXPECTED: &'static str = "an address such as \"http://127.0.0.1:8123\"";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let text = text.trim().trim_end_matches('/');
+        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+        match rest {
+            None => Err("it must begin with http:// or https://".into()),
+            Some(rest) if rest.contains('@') => Err("put user and password into their own keys".into()),
+            Some(rest) if rest.contains(['?', '#', ' ']) => Err("it must be an address and no more".into()),
+            Some("") => Err("it names no host".into()),
+            Some(rest) if rest.starts_with([':', '/']) => Err("it names no host".into()),
+            Some(_) => Ok(Self(text.to_owned())),
+        }
+    }
+
+    fn render(&self) -> String {
+        super::schema::toml_text(&self.0)
+    }
+}
+
+leaf_setting!(HttpUrl);
+
+impl Validate for TelemetryConfig {
+    fn validate(&self, at: &mut Reader) {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if self.database.is_empty() || !self.database.chars().all(plain) {
+            at.refuse(&["database"], "must be a name of a-z, A-Z, 0-9 and '_'");
+        }
+        if self.max_connections == 0 {
+            at.refuse(&["max_connections"], "must be at least 1");
+        }
+        for (key, value) in
+            [("connect_timeout", self.connect_timeout), ("insert_timeout", self.insert_timeout)]
+        {
+            if value.is_zero() {
+                at.refuse(&[key], "must be more than 0");
+            }
+        }
+    }
+}
+
+impl Validate for EngineConfig {
+    fn validate(&self, at: &mut Reader) {
+        if self.memory_limit < ByteSize::mib(256) {
+            at.refuse(&["memory_limit"], "must be at least 256MiB: the engine needs about 200MiB to stand");
+        }
+        if !(2..=64).contains(&self.connections) {
+            at.refuse(&["connections"], "must be from 2 (an insert and a query) to 64");
+        }
+        for (key, value) in [("start_timeout", self.start_timeout), ("stop_timeout", self.stop_timeout)] {
+            if value.is_zero() {
+                at.refuse(&[key], "must be more than 0");
+            }
+        }
+    }
+}
