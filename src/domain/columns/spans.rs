@@ -127,7 +127,7 @@ impl SpanColumns {
 
     /// Hands the block over and begins a new one.
     pub fn finish(&mut self) -> RecordBatch {
-        let mut done = std::mem::replace(self, Self::new());
+        let mut done = std::mem::take(self);
         let mut batch = done.common.finish();
         batch.put("trace_id", done.trace_id.finish());
         batch.put("span_id", done.span_id.finish());
