@@ -1,1 +1,3 @@
+//! The `obtrace` binary.
+
 fn main() {}

@@ -36,7 +36,7 @@ impl Provenance {
     fn inherited(&self, path: &str) -> Option<&Explained> {
         let parts: Vec<&str> = path.strip_prefix(TREE)?.split('.').collect();
         // The key is the last part or the last two (`lane.capacity`); what stands before is the node.
-        let found = (1..=2.min(parts.len())).rev().find_map(|key_parts| {
+        (1..=2.min(parts.len())).rev().find_map(|key_parts| {
             let (node, key) = parts.split_at(parts.len() - key_parts);
             let key = key.join(".");
             let fallback = self.0.get(&format!("{DEFAULTS}.{key}"))?;
@@ -44,8 +44,7 @@ impl Provenance {
             let ancestors = (1..=node.len()).rev().filter(|_| !own);
             let mut tables = ancestors.map(|n| format!("{TREE}{}.{key}", node[..n].join(".")));
             Some(tables.find_map(|table| self.0.get(&table)).unwrap_or(fallback))
-        });
-        found
+        })
     }
 }
 
