@@ -4,6 +4,8 @@
 
 pub mod actors;
 pub mod backends;
+pub mod boot;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;

@@ -60,8 +60,12 @@ config_struct! {
 config_struct! {
     /// The pools: shape is code, so their names are fixed.
     pub struct Pools {
-        /// Edge sessions.
-        ingest: PoolConfig = PoolConfig::default(),
+        /// Listeners: they read requests and write answers.
+        edge: PoolConfig = PoolConfig::default(),
+        /// Receivers: they decode requests and encode batches.
+        ingest: PoolConfig = PoolConfig { threads: 0 },
+        /// Workers: they turn blocks into rows.
+        process: PoolConfig = PoolConfig { threads: 0 },
         /// Partition consumers and the log.
         stream: PoolConfig = PoolConfig::default(),
         /// Correlators and projectors.
@@ -75,9 +79,11 @@ config_struct! {
 
 impl Pools {
     /// The pools with their names, in the order in which their threads start.
-    pub fn all(&self) -> [(&'static str, &PoolConfig); 5] {
+    pub fn all(&self) -> [(&'static str, &PoolConfig); 7] {
         [
+            ("edge", &self.edge),
             ("ingest", &self.ingest),
+            ("process", &self.process),
             ("stream", &self.stream),
             ("incident", &self.incident),
             ("serve", &self.serve),

@@ -1,6 +1,12 @@
 //! The pure rules of Obtrace: no actix, no tokio, no I/O, no clock. Everything here can be tested by calling it.
 
+pub mod auth;
+pub mod block;
+pub mod columns;
 pub mod envelope;
 pub mod failure;
+pub mod refusal;
+pub mod query;
 pub mod scope;
+pub mod sift;
 pub mod signal;

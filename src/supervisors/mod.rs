@@ -1,1 +1,69 @@
-//! (see ARCHITECTURE.md)
+//! The supervision tree of Obtrace: what runs, under whom, in which order.
+//!
+//! [`tree`] is the whole of it. Children start from top to bottom, each when the one before it is ready, and drain from
+//! bottom to top: listeners bind last and close first, stores outlive everything that writes to them.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+
+use crate::backends::event_log::EventLog;
+use crate::backends::telemetry::client::TelemetryClient;
+use crate::config::Config;
+use crate::domain::auth::KeyTable;
+use crate::telemetry::metrics::Metrics;
+use kernel::policy::Policy;
+use kernel::spec::ChildSpec;
+use kernel::tree::TreeView;
+
+pub mod ingest;
+pub mod kernel;
+pub mod policies;
+pub mod process;
+pub mod serve;
+pub mod store;
+pub mod stream;
+
+/// What the tree is wired from: the configuration and the clients that live as long as the process.
+#[derive(Clone)]
+pub struct Parts {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The event log.
+    pub log: Arc<dyn EventLog>,
+    /// The telemetry store.
+    pub telemetry: Arc<TelemetryClient>,
+    /// All API keys.
+    pub keys: Arc<ArcSwap<KeyTable>>,
+    /// The metrics of the process.
+    pub metrics: Metrics,
+    /// The multi-thread runtime of the I/O clients.
+    pub io: Handle,
+    /// The tree itself, for the admin API; set once it runs.
+    pub view: Arc<ArcSwap<Option<TreeView>>>,
+}
+
+impl Parts {
+    /// The policy of the node at `path`: what config sets, over what the code holds right for it.
+    pub fn policy(&self, path: &str) -> Policy {
+        policies::resolve(&self.config, path)
+    }
+}
+
+/// The whole tree.
+pub fn tree(parts: &Parts) -> ChildSpec {
+    let (store, store_port) = store::subtree(parts);
+    let (broker_out, producer) = stream::broker_out(parts);
+    let (process, process_port) = process::subtree(parts, store_port, producer.clone());
+    let stream_in = stream::stream_in(parts, process_port);
+    let serve = serve::subtree(parts);
+    let ingest = ingest::subtree(parts, producer);
+    ChildSpec::supervisor("root", parts.policy(""), vec![store, broker_out, process, stream_in, serve, ingest])
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Parts")
+    }
+}

@@ -1,1 +1,4 @@
-//! (see ARCHITECTURE.md)
+//! How Obtrace observes itself: its metrics and its own log lines.
+
+pub mod logging;
+pub mod metrics;

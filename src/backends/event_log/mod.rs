@@ -12,6 +12,9 @@ use crate::domain::failure::{Classified, FailureClass};
 
 pub mod embedded;
 
+/// Most bytes of metadata a commit may carry.
+pub const MAX_METADATA_BYTES: usize = 4096;
+
 /// Position of a record within its partition, from 0.
 pub type Offset = u64;
 
@@ -64,7 +67,7 @@ pub struct Appended {
 pub struct Committed {
     /// The next offset to be consumed.
     pub offset: Offset,
-    /// Free text of the consumer, at most 4096 bytes: Obtrace keeps the intent of the open block in it.
+    /// Free text of the consumer, at most [`MAX_METADATA_BYTES`]: Obtrace keeps the intent of the open block in it.
     pub metadata: String,
 }
 
@@ -94,9 +97,31 @@ pub enum LogError {
     /// Writes wait in the bounded queue and it is full.
     #[error("the log's write queue is full")]
     Full,
-    /// The disk refused: out of space, or an I/O error.
-    #[error("the log cannot write: {0}")]
+    /// The disk refused: out of space, or an I/O error. Nothing of the append is kept; it may be tried again.
+    #[error("the log cannot use its files: {0}")]
     Io(Arc<std::io::Error>),
+    /// The folder or the settings do not allow this log to be opened.
+    #[error("cannot open the event log in {dir}: {what}")]
+    Open {
+        /// Folder of the log.
+        dir: String,
+        /// What is in the way and what to do.
+        what: String,
+    },
+    /// Commit metadata above [`MAX_METADATA_BYTES`].
+    #[error("commit metadata of {size} bytes is over the limit of {MAX_METADATA_BYTES} bytes")]
+    MetadataTooLong {
+        /// Size of the metadata in bytes.
+        size: usize,
+    },
+    /// A commit of records that do not exist yet.
+    #[error("cannot commit offset {offset}, the log ends at {end}")]
+    BeyondEnd {
+        /// Offset that was to be committed.
+        offset: Offset,
+        /// End of the partition.
+        end: Offset,
+    },
     /// The offset was removed by retention; `start` is the first one still there.
     #[error("offset {offset} is gone, the log starts at {start}")]
     OutOfRange {
@@ -109,7 +134,8 @@ pub enum LogError {
     #[error("a later consumer has taken over this partition")]
     Fenced,
     /// Stored bytes that do not check out in the middle of the log (a torn tail is cut at open instead).
-    #[error("{file} is corrupt at byte {position}: {what}")]
+    /// Reading on from `next` passes the damage.
+    #[error("{file} is corrupt at byte {position}: {what}; readable again from offset {next}")]
     Corrupt {
         /// File name within the log folder.
         file: String,
@@ -117,16 +143,25 @@ pub enum LogError {
         position: u64,
         /// What was found.
         what: String,
+        /// First offset after the damage that can be read.
+        next: Offset,
     },
     /// The log is closed.
     #[error("the log is closed")]
     Closed,
 }
 
+impl From<std::io::Error> for LogError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(Arc::new(error))
+    }
+}
+
 impl Classified for LogError {
     fn class(&self) -> FailureClass {
         match self {
-            Self::NoPartition { .. } => FailureClass::Config,
+            Self::NoPartition { .. } | Self::Open { .. } => FailureClass::Config,
+            Self::MetadataTooLong { .. } | Self::BeyondEnd { .. } => FailureClass::Bug,
             Self::TooLarge { .. } | Self::Corrupt { .. } => FailureClass::Poison,
             Self::Full => FailureClass::Overload,
             Self::Io(_) | Self::Closed | Self::OutOfRange { .. } => FailureClass::Dependency,
@@ -151,7 +186,8 @@ pub trait EventLog: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<Appended, LogError>>;
 
     /// Reads records from `from` on, in order: at least one if there is one, then up to `max_records` / `max_bytes`.
-    /// Only records that are on disk are returned. Empty when `from` is the end.
+    /// Only records that are on disk are returned. Empty when `from` is the end or beyond.
+    /// [`LogError::Corrupt`] comes only when the damage stands at `from` itself; what is readable before it is returned first.
     fn read(
         &self,
         topic: &str,
@@ -167,7 +203,8 @@ pub trait EventLog: Send + Sync + 'static {
     /// First offset still there and the offset one past the last record on disk.
     fn bounds(&self, topic: &str, partition: u32) -> Result<(Offset, Offset), LogError>;
 
-    /// Takes the partition over for a consumer of `group`, fencing every earlier claim, and returns where it stands.
+    /// Takes the partition over for a consumer of `group`, fencing every earlier claim, and returns where it stands:
+    /// the committed position, or the first offset still there for a group that never committed.
     fn claim(
         &self,
         group: &str,
@@ -187,6 +224,12 @@ pub trait EventLog: Send + Sync + 'static {
         claim: Claim,
         position: Committed,
     ) -> BoxFuture<'static, Result<(), LogError>>;
+
+    /// Removes what is over age or size at `now_ns` (Unix nanoseconds); returns how many segments went. A log whose
+    /// server does that by itself keeps the default, which does nothing.
+    fn enforce_retention(&self, _now_ns: u64) -> BoxFuture<'static, Result<usize, LogError>> {
+        Box::pin(async { Ok(0) })
+    }
 
     /// The committed position of a group, without claiming it (for lag and listings).
     fn committed(&self, group: &str, topic: &str, partition: u32) -> Result<Option<Committed>, LogError>;

@@ -1,0 +1,110 @@
+//! The receiver: takes export requests in on threads of its own and answers when their batch is on disk.
+//!
+//! In: [`ReceiveExport`] from the listeners. Out: [`AppendRecord`] to the producer. What may fail: the request itself
+//! (refused for good), the log being full or away (refused retryably). Decoding runs right on the receiver's arbiter:
+//! the pool `ingest` has no other work, so nothing waits behind it (ARCHITECTURE.md, "CPU on arbiters").
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::AsyncContext;
+use actix::fut::wrap_future;
+
+use super::accept::{AcceptRules, Prepared, prepare};
+use crate::backends::event_log::{Appended, LogError};
+use crate::domain::failure::{Classified, FailureClass};
+use crate::domain::refusal::{Accepted, Refusal};
+use crate::domain::sift::Sifted;
+use crate::messages::ingest::ReceiveExport;
+use crate::messages::stream::AppendRecord;
+use crate::supervisors::kernel::chaos;
+use crate::supervisors::kernel::lane::Lease;
+use crate::supervisors::kernel::port::{Port, PortError};
+use crate::supervisors::kernel::seat::{Consume, Seated, Worker};
+use crate::telemetry::metrics::Metrics;
+
+/// Actor that turns requests into durable batches.
+pub struct Receiver {
+    rules: Arc<AcceptRules>,
+    producer: Port<AppendRecord>,
+    deadline: Duration,
+    metrics: Metrics,
+}
+
+impl Receiver {
+    /// A receiver that appends through `producer` and gives an append `deadline`.
+    pub fn new(rules: Arc<AcceptRules>, producer: Port<AppendRecord>, deadline: Duration, metrics: Metrics) -> Self {
+        Self { rules, producer, deadline, metrics }
+    }
+}
+
+impl Worker for Receiver {}
+
+impl Consume<ReceiveExport> for Receiver {
+    fn consume(&mut self, lease: Lease<ReceiveExport>, ctx: &mut Seated<Self>) {
+        chaos::point("receiver.before");
+        if lease.reply.is_abandoned() {
+            lease.ack();
+            return;
+        }
+        match prepare(&lease, &self.rules) {
+            Ok(prepared) => {
+                let append = Append { producer: self.producer.clone(), deadline: self.deadline };
+                let metrics = self.metrics.clone();
+                ctx.spawn(wrap_future(async move {
+                    let outcome = append.run(&lease, prepared).await;
+                    chaos::point("receiver.after");
+                    metrics.received(&lease, &outcome);
+                    lease.reply.send(outcome);
+                    lease.ack();
+                }));
+            }
+            Err(refusal) => {
+                let outcome = Err(refusal);
+                self.metrics.received(&lease, &outcome);
+                lease.reply.send(outcome);
+                lease.ack();
+            }
+        }
+    }
+}
+
+struct Append {
+    producer: Port<AppendRecord>,
+    deadline: Duration,
+}
+
+impl Append {
+    async fn run(&self, request: &ReceiveExport, prepared: Prepared) -> Result<Accepted, Refusal> {
+        let Some((partition, record)) = prepared.record else { return Ok(accepted(prepared.sifted)) };
+        let make = |reply| AppendRecord {
+            topic: request.signal.topic(),
+            partition,
+            record,
+            dedup: Some(prepared.content_hash),
+            reply,
+        };
+        match self.producer.ask(make, self.deadline).await {
+            Ok(Ok(Appended { .. })) => Ok(accepted(prepared.sifted)),
+            Ok(Err(error)) => Err(log_refusal(&error)),
+            Err(PortError::Full) => Err(Refusal::unavailable("the event log cannot keep up")),
+            Err(error) => Err(Refusal::unavailable(format!("the batch is not known to be durable: {error}"))),
+        }
+    }
+}
+
+fn accepted(sifted: Sifted) -> Accepted {
+    let Sifted { kept, rejected, reason } = sifted;
+    let message = reason.map(|first| match rejected {
+        1 => first,
+        more => format!("{more} records refused, the first: {first}"),
+    });
+    Accepted { accepted: kept, rejected, message }
+}
+
+fn log_refusal(error: &LogError) -> Refusal {
+    match error.class() {
+        FailureClass::Poison => Refusal::TooLarge(error.to_string()),
+        _ => Refusal::unavailable(error.to_string()),
+    }
+}

@@ -1,0 +1,97 @@
+//! The REST API: an HTTP request in → scope from its credentials, typed question to the query port, JSON answer out.
+//!
+//! Whatever fails is answered as an RFC 9457 problem document, unknown paths and methods included. A request whose connection is dropped
+//! drops its question with it; no request runs longer than the deadline.
+
+pub mod docs;
+pub mod health;
+pub mod openapi;
+pub mod reply;
+pub mod routes;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::header::HeaderMap;
+use actix_web::web;
+use futures_util::future::BoxFuture;
+
+use crate::domain::query::{QueryAnswer, QueryError, QueryRequest};
+use crate::domain::scope::Scope;
+
+/// Time one request may take when the configuration says nothing else.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Where questions go: in the running system a port of the query handlers.
+pub trait QueryPort: Send + Sync {
+    /// Asks a question in a scope. Dropping the future withdraws it.
+    fn ask(
+        &self,
+        scope: Scope,
+        request: QueryRequest,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<QueryAnswer, QueryError>>;
+}
+
+/// Why a request has no scope; becomes a 401.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Denied {
+    /// What is wrong with the credentials and what would be right, without repeating them.
+    pub reason: String,
+}
+
+/// Turns credentials into a scope. Nothing else of a request has a say in it.
+pub trait ScopeResolver: Send + Sync {
+    /// The scope of a request with these headers from this peer.
+    ///
+    /// # Errors
+    /// [`Denied`] when there is no key, an unknown or an expired one.
+    fn resolve(&self, headers: &HeaderMap, peer: Option<SocketAddr>) -> Result<Scope, Denied>;
+}
+
+/// State of one part of the process, for `/readyz`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartState {
+    /// Name of the part, such as `telemetry`.
+    pub name: String,
+    /// True when it does its work.
+    pub ready: bool,
+    /// What is missing, when it does not.
+    pub detail: String,
+}
+
+/// Knows which parts of the process are ready.
+pub trait Readiness: Send + Sync {
+    /// The state of every part that must be ready for requests to be served.
+    fn parts(&self) -> Vec<PartState>;
+}
+
+/// What the API stands on. Cheap to clone: one for every worker.
+#[derive(Clone)]
+pub struct ApiDeps {
+    /// Answers questions.
+    pub queries: Arc<dyn QueryPort>,
+    /// Makes scopes.
+    pub scopes: Arc<dyn ScopeResolver>,
+    /// Knows what is ready.
+    pub readiness: Arc<dyn Readiness>,
+    /// Time one request may take.
+    pub deadline: Duration,
+}
+
+/// Mounts the API, the health checks, the API document and its viewer, and problem documents for everything else.
+pub fn configure(deps: ApiDeps) -> impl FnOnce(&mut web::ServiceConfig) {
+    move |service| {
+        service.app_data(web::Data::new(deps)).app_data(web::Data::new(docs::Documents::build()));
+        for endpoint in routes::ENDPOINTS {
+            service.service((endpoint.mount)(web::resource(endpoint.path)));
+        }
+        docs::mount_viewer(service);
+        service.default_service(web::to(reply::no_such_path));
+    }
+}
+
+#[cfg(test)]
+mod tests;

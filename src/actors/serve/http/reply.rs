@@ -1,0 +1,60 @@
+//! From results to HTTP responses: an answer → 200 with JSON; an error → its status with a problem document and the headers that go with it.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::{HttpRequest, HttpResponse};
+use serde::Serialize;
+
+use super::routes;
+use crate::domain::query::QueryError;
+use crate::domain::query::problem::{PROBLEM_JSON, Problem};
+
+/// 200 with a JSON body that is not to be cached.
+pub fn ok(body: &impl Serialize) -> HttpResponse {
+    HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(body)
+}
+
+/// The response of a query error.
+pub fn error(error: &QueryError, request: &HttpRequest) -> HttpResponse {
+    problem(&Problem::of(error, request.path()))
+}
+
+/// The response of a problem document.
+pub fn problem(problem: &Problem) -> HttpResponse {
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = HttpResponse::build(status);
+    response.insert_header((CACHE_CONTROL, "no-store"));
+    if let Some(seconds) = problem.retry_after_seconds {
+        response.insert_header((RETRY_AFTER, seconds.to_string()));
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        response.insert_header((WWW_AUTHENTICATE, "Bearer"));
+    }
+    response.insert_header((CONTENT_TYPE, PROBLEM_JSON));
+    // A problem is texts and numbers: it always serialises.
+    response.body(serde_json::to_string(problem).unwrap_or_default())
+}
+
+/// 404 for a path that is not served, with the nearest one that is.
+pub async fn no_such_path(request: HttpRequest) -> HttpResponse {
+    let path: String = request.path().chars().take(256).collect();
+    let known = routes::ENDPOINTS.iter().map(|endpoint| endpoint.path);
+    let near = known
+        .map(|known| (strsim::osa_distance(known, &path), known))
+        .min()
+        .filter(|(distance, _)| *distance <= 4);
+    let detail = match near {
+        Some((_, near)) => format!("nothing is served at {path}, did you mean {near}?"),
+        None => format!("nothing is served at {path}: see /api/docs for what is"),
+    };
+    problem(&Problem::new(404, "not-found", "Not found", detail, request.path()))
+}
+
+/// 405 for a method other than GET and HEAD.
+pub async fn method_not_allowed(request: HttpRequest) -> HttpResponse {
+    let detail = format!("{} is not possible here, only GET and HEAD are", request.method());
+    let mut response =
+        problem(&Problem::new(405, "method-not-allowed", "Method not allowed", detail, request.path()));
+    response.headers_mut().insert(ALLOW, actix_web::http::header::HeaderValue::from_static("GET, HEAD"));
+    response
+}

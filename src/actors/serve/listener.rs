@@ -1,0 +1,211 @@
+//! The API listener: owns the HTTP server of the query gateway, with health, metrics and the admin view of the tree.
+//!
+//! In: HTTP requests on the configured port. Out: [`RunQuery`] to the handlers, and their answers. What may fail: the
+//! port being taken (a configuration error); each request on its own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::fut::{ActorFutureExt, wrap_future};
+use actix::{ActorContext, AsyncContext};
+use actix_web::dev::ServerHandle;
+use actix_web::http::header::HeaderMap;
+use actix_web::{App, HttpResponse, HttpServer, web};
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+
+use super::http::{ApiDeps, Denied, PartState, QueryPort, Readiness, ScopeResolver, configure};
+use crate::clock;
+use crate::domain::auth::{KeyTable, key_from_headers};
+use crate::domain::failure::FailureClass;
+use crate::domain::query::{QueryAnswer, QueryError, QueryRequest};
+use crate::domain::scope::Scope;
+use crate::messages::serve::RunQuery;
+use crate::supervisors::kernel::port::{Port, PortError};
+use crate::supervisors::kernel::probe::Probe;
+use crate::supervisors::kernel::seat::{Seat, Seated, Worker};
+use crate::supervisors::kernel::snapshot::ChildState;
+use crate::supervisors::kernel::tree::TreeView;
+use crate::telemetry::metrics::Metrics;
+
+/// The tree, once it runs.
+pub type SharedView = Arc<ArcSwap<Option<TreeView>>>;
+
+/// What the API stands on.
+#[derive(Clone)]
+pub struct Gateway {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The query handlers.
+    pub queries: Port<RunQuery>,
+    /// All API keys.
+    pub keys: Arc<ArcSwap<KeyTable>>,
+    /// The tree.
+    pub view: SharedView,
+    /// The metrics of the process.
+    pub metrics: Metrics,
+    /// Time one request may take.
+    pub deadline: Duration,
+}
+
+/// The actor that owns the API listener.
+pub struct ApiListener {
+    gateway: Gateway,
+    server: Option<ServerHandle>,
+}
+
+impl ApiListener {
+    /// A listener of `gateway`.
+    pub fn new(gateway: Gateway) -> Self {
+        Self { gateway, server: None }
+    }
+
+    fn serve(&mut self, ctx: &mut Seated<Self>) -> std::io::Result<()> {
+        let gateway = self.gateway.clone();
+        let server = HttpServer::new(move || {
+            let admin = web::Data::new(gateway.clone());
+            App::new()
+                .app_data(admin)
+                .route("/metrics", web::get().to(metrics))
+                .route("/admin/tree", web::get().to(tree))
+                .configure(configure(gateway.api()))
+        })
+        .workers(1)
+        // A client that hangs up takes its query with it.
+        .h1_allow_half_closed(false)
+        .disable_signals()
+        .shutdown_timeout(5)
+        .bind(self.gateway.address)?
+        .run();
+        self.server = Some(server.handle());
+        ctx.spawn(wrap_future(server).map(|end, seat: &mut Seat<Self>, ctx| {
+            if let Err(error) = end {
+                seat.probe().fail(FailureClass::Bug, format!("the API server ended: {error}"));
+            }
+            ctx.stop();
+        }));
+        Ok(())
+    }
+}
+
+impl Worker for ApiListener {
+    fn started(&mut self, probe: &Probe, ctx: &mut Seated<Self>) {
+        match self.serve(ctx) {
+            Ok(()) => probe.ready(),
+            Err(error) => {
+                let address = self.gateway.address;
+                probe.fail(
+                    FailureClass::Config,
+                    format!("cannot listen for the API on {address}: {error}; set another serve.http (--http)"),
+                );
+                ctx.stop();
+            }
+        }
+    }
+
+    /// Takes no new connections, lets open requests finish, then the server's end stops the actor.
+    fn drain(&mut self, _probe: &Probe, _reads_lane: bool, ctx: &mut Seated<Self>) {
+        match self.server.take() {
+            Some(server) => drop(ctx.spawn(wrap_future(server.stop(true)))),
+            None => ctx.stop(),
+        }
+    }
+}
+
+impl Drop for ApiListener {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            // Asks the server's own threads to end; the answer is not waited for.
+            actix_rt::spawn(server.stop(false));
+        }
+    }
+}
+
+impl Gateway {
+    fn api(&self) -> ApiDeps {
+        ApiDeps {
+            queries: Arc::new(Questions(self.queries.clone())),
+            scopes: Arc::new(Keys(self.keys.clone())),
+            readiness: Arc::new(Up(self.view.clone())),
+            deadline: self.deadline,
+        }
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gateway({})", self.address)
+    }
+}
+
+struct Questions(Port<RunQuery>);
+
+impl QueryPort for Questions {
+    fn ask(
+        &self,
+        scope: Scope,
+        request: QueryRequest,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<QueryAnswer, QueryError>> {
+        let port = self.0.clone();
+        Box::pin(async move {
+            let make = |reply| RunQuery { scope, request, deadline, reply };
+            match port.ask(make, deadline).await {
+                Ok(answer) => answer,
+                Err(PortError::Full) => Err(QueryError::Overloaded { retry_after: Duration::from_secs(1) }),
+                Err(PortError::NoAnswer) => Err(QueryError::Timeout),
+                Err(error) => Err(QueryError::Unavailable {
+                    reason: format!("the query handler: {error}"),
+                    retry_after: Duration::from_secs(1),
+                }),
+            }
+        })
+    }
+}
+
+struct Keys(Arc<ArcSwap<KeyTable>>);
+
+impl ScopeResolver for Keys {
+    fn resolve(&self, headers: &HeaderMap, peer: Option<SocketAddr>) -> Result<Scope, Denied> {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let key = key_from_headers(text("authorization"), text("x-api-key"));
+        let now_s = clock::unix_nanos() / 1_000_000_000;
+        let grant = self.0.load().admit(key, peer.map(|peer| peer.ip()), now_s);
+        grant.map(|grant| grant.scope).map_err(|denied| Denied { reason: denied.to_string() })
+    }
+}
+
+struct Up(SharedView);
+
+impl Readiness for Up {
+    fn parts(&self) -> Vec<PartState> {
+        let Some(view) = (**self.0.load()).clone() else {
+            return vec![PartState { name: "tree".into(), ready: false, detail: "it is starting".into() }];
+        };
+        let root = view.snapshot().root;
+        let starting = root.state != ChildState::Running;
+        let whole = PartState { name: "tree".into(), ready: !starting, detail: format!("{:?}", root.state) };
+        let parts = root.children.iter().map(|part| PartState {
+            name: part.name.clone(),
+            ready: part.is_up(),
+            detail: if part.is_up() { String::new() } else { format!("{:?}", part.state) },
+        });
+        std::iter::once(whole).chain(parts).collect()
+    }
+}
+
+async fn metrics(gateway: web::Data<Gateway>) -> HttpResponse {
+    let Some(view) = (**gateway.view.load()).clone() else {
+        return HttpResponse::ServiceUnavailable().body("the tree is starting");
+    };
+    let text = gateway.metrics.render(&view.snapshot());
+    HttpResponse::Ok().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text)
+}
+
+async fn tree(gateway: web::Data<Gateway>) -> HttpResponse {
+    match &**gateway.view.load() {
+        Some(view) => HttpResponse::Ok().json(view.snapshot()),
+        None => HttpResponse::ServiceUnavailable().body("the tree is starting"),
+    }
+}

@@ -1,0 +1,5 @@
+//! The serve stage (`query-gateway`): the HTTP API and the handlers that run queries.
+
+pub mod http;
+pub mod listener;
+pub mod query;

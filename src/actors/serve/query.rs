@@ -1,0 +1,57 @@
+//! The query handler: runs queries against the telemetry store, a bounded number at a time.
+//!
+//! In: [`RunQuery`]. Out: the answer. What may fail: the query itself, the store being away, the deadline; a query whose
+//! client has gone is dropped.
+
+use std::sync::Arc;
+
+use actix::AsyncContext;
+use actix::fut::wrap_future;
+
+use crate::backends::telemetry::read::{SqlRunner, execute};
+use crate::domain::query::QueryError;
+use crate::clock;
+use crate::messages::serve::RunQuery;
+use crate::supervisors::kernel::chaos;
+use crate::supervisors::kernel::lane::Lease;
+use crate::supervisors::kernel::seat::{Consume, Seated, Worker};
+use crate::telemetry::metrics::Metrics;
+
+/// Actor that runs queries; its lane's credits bound how many run at a time.
+pub struct QueryHandler {
+    runner: Arc<dyn SqlRunner>,
+    metrics: Metrics,
+}
+
+impl QueryHandler {
+    /// A handler over `runner`.
+    pub fn new(runner: Arc<dyn SqlRunner>, metrics: Metrics) -> Self {
+        Self { runner, metrics }
+    }
+}
+
+impl Worker for QueryHandler {}
+
+impl Consume<RunQuery> for QueryHandler {
+    fn consume(&mut self, lease: Lease<RunQuery>, ctx: &mut Seated<Self>) {
+        chaos::point("query.before");
+        let (runner, metrics) = (self.runner.clone(), self.metrics.clone());
+        ctx.spawn(wrap_future(async move {
+            let now = clock::unix_nanos();
+            let run = execute(&*runner, &lease.scope, lease.request.clone(), now, lease.deadline);
+            let outcome = tokio::select! {
+                outcome = tokio::time::timeout(lease.deadline, run) => {
+                    outcome.unwrap_or_else(|_| Err(QueryError::Timeout))
+                }
+                () = lease.reply.abandoned() => {
+                    metrics.queried("abandoned");
+                    lease.ack();
+                    return;
+                }
+            };
+            metrics.queried(if outcome.is_ok() { "answered" } else { "failed" });
+            lease.reply.send(outcome);
+            lease.ack();
+        }));
+    }
+}

@@ -1,0 +1,121 @@
+//! The keeper of the embedded engine: starts the child process, watches it, brings it back, ends it.
+//!
+//! In: nothing but time and the child's end. Out: a telemetry client that points at the running engine, with its
+//! schema up to date. The engine being down is a state of this actor (`Degraded`), never a crash of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::fut::{ActorFutureExt, wrap_future};
+use actix::{ActorContext, AsyncContext};
+
+use crate::backends::telemetry::client::TelemetryClient;
+use crate::backends::telemetry::engine::USER;
+use crate::backends::telemetry::engine::child::{EngineChild, EngineSpec};
+use crate::backends::telemetry::migrate;
+use crate::clock;
+use crate::supervisors::kernel::backoff::Backoff;
+use crate::supervisors::kernel::policy::BackoffPolicy;
+use crate::supervisors::kernel::probe::Probe;
+use crate::supervisors::kernel::seat::{Seated, Worker};
+
+/// Wait between two tries to start the engine or to reach the server.
+const RETRY: BackoffPolicy = BackoffPolicy {
+    min: Duration::from_millis(100),
+    max: Duration::from_secs(10),
+    factor: 2.0,
+    jitter: 0.25,
+    reset_after: Duration::from_secs(30),
+};
+/// How often the child is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Adapter actor of the telemetry store's life: the engine process, or a server somewhere else.
+pub struct StoreKeeper {
+    client: Arc<TelemetryClient>,
+    engine: Option<EngineSpec>,
+    stop_within: Duration,
+}
+
+impl StoreKeeper {
+    /// Keeps the engine described by `engine`, which gets `stop_within` to end by itself; with `None` it only brings a
+    /// server's schema up to date.
+    pub fn new(client: Arc<TelemetryClient>, engine: Option<EngineSpec>, stop_within: Duration) -> Self {
+        Self { client, engine, stop_within }
+    }
+}
+
+impl Worker for StoreKeeper {
+    /// Ready at once: Obtrace takes data in with its store down.
+    fn started(&mut self, probe: &Probe, ctx: &mut Seated<Self>) {
+        probe.degraded("the telemetry store is starting");
+        probe.ready();
+        let keep = Keep {
+            client: self.client.clone(),
+            engine: self.engine.clone(),
+            stop_within: self.stop_within,
+            probe: probe.clone(),
+        };
+        ctx.spawn(wrap_future(keep.run()).map(|(), _, ctx: &mut Seated<Self>| ctx.stop()));
+    }
+
+    /// The loop sees the request itself, and ends the engine last of all stores.
+    fn drain(&mut self, _probe: &Probe, _reads_lane: bool, _ctx: &mut Seated<Self>) {}
+}
+
+struct Keep {
+    client: Arc<TelemetryClient>,
+    engine: Option<EngineSpec>,
+    stop_within: Duration,
+    probe: Probe,
+}
+
+impl Keep {
+    async fn run(self) {
+        let mut backoff = Backoff::default();
+        while !self.probe.drain_requested() {
+            let born = clock::now();
+            let why = self.one_life().await;
+            let Some(why) = why else { return };
+            self.probe.degraded(why);
+            let wait = backoff.next(&RETRY, clock::now() - born, rand::random());
+            tokio::select! {
+                _ = self.probe.drained() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// From starting the engine to its end. `None` after a drain request, else why it ended.
+    async fn one_life(&self) -> Option<String> {
+        let child = match &self.engine {
+            Some(spec) => match EngineChild::spawn(spec.clone()).await {
+                Ok(child) => Some(child),
+                Err(error) => return Some(format!("the engine did not start: {error}")),
+            },
+            None => None,
+        };
+        if let Some(endpoint) = child.as_ref().and_then(EngineChild::endpoint) {
+            self.client.set_endpoint(&endpoint.url, USER, &endpoint.secret);
+        }
+        if let Err(error) = migrate::run(&self.client).await {
+            return Some(format!("the telemetry schema is not up to date: {error}"));
+        }
+        self.probe.recovered();
+        let why = loop {
+            tokio::select! {
+                _ = self.probe.drained() => break None,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            if let Some(end) = child.as_ref().and_then(EngineChild::try_wait) {
+                break Some(format!("the engine ended: {end}"));
+            }
+        };
+        if let (None, Some(child)) = (&why, child) {
+            if !child.stop(self.stop_within).await {
+                tracing::warn!(after = ?self.stop_within, "the engine did not end by itself and was killed");
+            }
+        }
+        why
+    }
+}

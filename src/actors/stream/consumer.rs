@@ -1,0 +1,258 @@
+//! The partition consumer: reads one partition in blocks and sees each block settled before it commits.
+//!
+//! In: records of its partition. Out: [`ProcessBlock`] to the process stage; commits to the log. Order of one turn:
+//! read, cut, commit the intent, have the block stored, commit its end. What may fail: the log or the workers being
+//! away, which it waits out; a later consumer taking over, which ends it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::fut::{ActorFutureExt, wrap_future};
+use actix::{ActorContext, AsyncContext};
+
+use crate::backends::event_log::{Claim, Committed, EventLog, LogError, StoredRecord};
+use crate::clock;
+use crate::domain::block::{BlockId, CutRule, intent, planned_end};
+use crate::domain::failure::{Classified, FailureClass};
+use crate::messages::process::{BlockOutcome, ProcessBlock};
+use crate::supervisors::kernel::chaos;
+use crate::supervisors::kernel::port::{Port, PortError};
+use crate::supervisors::kernel::probe::Probe;
+use crate::supervisors::kernel::seat::{Seated, Worker};
+use crate::wire::envelope::record_count;
+
+/// Most records read from the log at once.
+const READ_RECORDS: usize = 1024;
+/// How long one delivery of a block to the workers may take before it is sent again (under the same id).
+const SETTLE_DEADLINE: Duration = Duration::from_secs(120);
+/// Wait after the log or the workers were not there.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// What a consumer needs.
+#[derive(Clone)]
+pub struct ConsumerDeps {
+    /// The log.
+    pub log: Arc<dyn EventLog>,
+    /// The process stage.
+    pub process: Port<ProcessBlock>,
+    /// Consumer group.
+    pub group: &'static str,
+    /// Topic.
+    pub topic: &'static str,
+    /// Partition.
+    pub partition: u32,
+    /// When a block is full.
+    pub cut: CutRule,
+    /// How long a block that is not full waits for more.
+    pub linger: Duration,
+}
+
+/// The actor of one partition.
+pub struct PartitionConsumer {
+    deps: Option<ConsumerDeps>,
+}
+
+impl PartitionConsumer {
+    /// A consumer for the partition that `deps` names.
+    pub fn new(deps: ConsumerDeps) -> Self {
+        Self { deps: Some(deps) }
+    }
+}
+
+impl Worker for PartitionConsumer {
+    fn started(&mut self, probe: &Probe, ctx: &mut Seated<Self>) {
+        let Some(deps) = self.deps.take() else { return };
+        let turn = Turn { deps, probe: probe.clone() };
+        ctx.spawn(wrap_future(turn.run()).map(|(), _, ctx: &mut Seated<Self>| ctx.stop()));
+    }
+
+    /// The loop sees the request itself and ends after the block in hand.
+    fn drain(&mut self, _probe: &Probe, _reads_lane: bool, _ctx: &mut Seated<Self>) {}
+}
+
+/// The consumer's loop; a crash of it is a crash of the actor, and the next incarnation claims the partition anew.
+struct Turn {
+    deps: ConsumerDeps,
+    probe: Probe,
+}
+
+/// Why the loop cannot go on with this claim.
+enum Stop {
+    Drained,
+    Fenced,
+    Again(LogError),
+}
+
+impl From<LogError> for Stop {
+    fn from(error: LogError) -> Self {
+        match error.class() {
+            FailureClass::Fenced => Self::Fenced,
+            _ => Self::Again(error),
+        }
+    }
+}
+
+impl Turn {
+    async fn run(self) {
+        loop {
+            match self.claim_and_consume().await {
+                Stop::Drained => return,
+                Stop::Fenced => return self.probe.fail(FailureClass::Fenced, "another consumer took over"),
+                Stop::Again(error) => {
+                    self.probe.degraded(error.to_string());
+                    self.probe.ready();
+                    if self.pause().await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn claim_and_consume(&self) -> Stop {
+        let deps = &self.deps;
+        let claimed = deps.log.claim(deps.group, deps.topic, deps.partition).await;
+        let (claim, mut position) = match claimed {
+            Ok(claimed) => claimed,
+            Err(error) => return error.into(),
+        };
+        self.probe.ready();
+        loop {
+            match self.turn(claim, position).await {
+                Ok(next) => position = next,
+                Err(stop) => return stop,
+            }
+        }
+    }
+
+    /// One block, from reading it to committing its end.
+    async fn turn(&self, claim: Claim, position: Committed) -> Result<Committed, Stop> {
+        let records = match planned_end(&position.metadata, position.offset) {
+            Some(end) => self.read_planned(position.offset, end).await?,
+            None => self.read_fresh(position.offset).await?,
+        };
+        let Some((first, last)) = records.first().zip(records.last()) else { return Ok(position) };
+        let block = self.block(first.offset, last.offset + 1);
+        // The intent names the first record really there: retention may have removed some before it.
+        self.commit(claim, block.first, intent(block.end)).await?;
+        chaos::point("consumer.after_intent");
+        let end = block.end;
+        self.settle(block, records).await?;
+        chaos::point("consumer.before_commit");
+        self.commit(claim, end, String::new()).await?;
+        self.probe.progress();
+        self.probe.recovered();
+        Ok(Committed { offset: end, metadata: String::new() })
+    }
+
+    /// Reads exactly the block that an earlier incarnation had announced.
+    async fn read_planned(&self, from: u64, end: u64) -> Result<Vec<StoredRecord>, Stop> {
+        let mut records: Vec<StoredRecord> = Vec::new();
+        let mut next = from;
+        while next < end {
+            let batch = self.read(next).await?;
+            let Some(last) = batch.last() else { break };
+            next = last.offset + 1;
+            records.extend(batch.into_iter().filter(|record| record.offset < end));
+        }
+        Ok(records)
+    }
+
+    /// Waits for a first record, then gathers until the block is full or has lingered.
+    async fn read_fresh(&self, from: u64) -> Result<Vec<StoredRecord>, Stop> {
+        self.wait_for(from, None).await?;
+        let until = clock::now() + self.deps.linger;
+        let (mut records, mut rows, mut bytes) = (Vec::new(), 0_u64, 0_u64);
+        let mut next = from;
+        loop {
+            for record in self.read(next).await? {
+                rows += u64::from(record_count(&record.record.headers));
+                bytes += record.record.payload.len() as u64;
+                next = record.offset + 1;
+                records.push(record);
+                if self.deps.cut.is_full(rows, bytes) {
+                    return Ok(records);
+                }
+            }
+            if !self.wait_for(next, Some(until)).await? {
+                return Ok(records);
+            }
+        }
+    }
+
+    /// Reads on from `from`; where retention has removed it, from the first record still there.
+    async fn read(&self, from: u64) -> Result<Vec<StoredRecord>, Stop> {
+        let deps = &self.deps;
+        let max_bytes = usize::try_from(deps.cut.bytes).unwrap_or(usize::MAX);
+        let read = |at| deps.log.read(deps.topic, deps.partition, at, READ_RECORDS, max_bytes);
+        match read(from).await {
+            Err(LogError::OutOfRange { start, .. }) if start > from => {
+                tracing::warn!(topic = deps.topic, partition = deps.partition, from, start, "retention overtook us");
+                Ok(read(start).await?)
+            }
+            Err(LogError::Corrupt { next, file, position, what }) if next > from => {
+                let (topic, partition) = (deps.topic, deps.partition);
+                tracing::error!(topic, partition, from, next, file, position, what, "the log is damaged, reading on");
+                Ok(read(next).await?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// True when a record at `offset` is there, false when `until` came first.
+    async fn wait_for(&self, offset: u64, until: Option<tokio::time::Instant>) -> Result<bool, Stop> {
+        let there = self.deps.log.wait_for(self.deps.topic, self.deps.partition, offset);
+        let time_is_up = async {
+            match until {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = self.probe.drained() => Err(Stop::Drained),
+            there = there => Ok(there.map(|()| true)?),
+            () = time_is_up => Ok(false),
+        }
+    }
+
+    /// Has the workers settle the block, however long they are away; only a drain request ends the waiting.
+    async fn settle(&self, block: BlockId, records: Vec<StoredRecord>) -> Result<(), Stop> {
+        let bytes = records.iter().map(|record| record.record.size()).sum();
+        loop {
+            let make = |reply| ProcessBlock { block: block.clone(), records: records.clone(), bytes, reply };
+            let why = match self.deps.process.ask(make, SETTLE_DEADLINE).await {
+                Ok(BlockOutcome::Settled { .. }) => return Ok(()),
+                Ok(BlockOutcome::NotNow(why)) => why,
+                Err(PortError::Draining) => return Err(Stop::Drained),
+                Err(error) => error.to_string(),
+            };
+            self.probe.degraded(format!("block {block} is not settled: {why}"));
+            if self.pause().await {
+                return Err(Stop::Drained);
+            }
+        }
+    }
+
+    async fn commit(&self, claim: Claim, offset: u64, metadata: String) -> Result<(), Stop> {
+        let deps = &self.deps;
+        if !self.probe.generation().is_current() {
+            return Err(Stop::Fenced);
+        }
+        let position = Committed { offset, metadata };
+        Ok(deps.log.commit(deps.group, deps.topic, deps.partition, claim, position).await?)
+    }
+
+    /// Waits a little. True when a drain request came meanwhile.
+    async fn pause(&self) -> bool {
+        tokio::select! {
+            biased;
+            _ = self.probe.drained() => true,
+            () = tokio::time::sleep(RETRY_AFTER) => false,
+        }
+    }
+
+    fn block(&self, first: u64, end: u64) -> BlockId {
+        BlockId { topic: self.deps.topic.to_owned(), partition: self.deps.partition, first, end }
+    }
+}

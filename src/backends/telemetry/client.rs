@@ -1,0 +1,440 @@
+//! The client of the telemetry store: Arrow rows in with a deduplication token, statements in and Arrow rows out.
+//!
+//! Stands on the `clickhouse` crate, which lets Arrow streams through in both directions, finds exceptions in the middle
+//! of an answer and reads the summary; what it lacks is here: a bound on connections, a deadline on every call, and an
+//! address that may change (the engine comes back on another port). What may fail: [`TelemetryError`].
+
+use std::io::Cursor;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use arrow_array::RecordBatch;
+use arrow_ipc::reader::StreamReader;
+use arrow_ipc::writer::StreamWriter;
+use bytes::Bytes;
+use clickhouse::{Client, Compression};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
+
+pub use super::error::TelemetryError;
+use super::read::{QueryLimits, QueryResult, SqlRunner, StoreFailure};
+use super::sql::Statement;
+use crate::clock;
+
+/// How long an unused connection is kept. Shorter than servers keep theirs, so that a request rarely meets a closing one.
+const IDLE: Duration = Duration::from_secs(2);
+/// How long a statement that only makes or changes tables may take.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(120);
+/// Rows and bytes of a block of one insert: larger than any call's, so that a call is one block and its token covers it.
+const BLOCK_ROWS: &str = "1000000000";
+const BLOCK_BYTES: &str = "4000000000";
+
+/// What makes an insert durable, one block, and dropped when repeated.
+const INSERT_SETTINGS: &[(&str, &str)] = &[
+    ("async_insert", "0"),
+    ("insert_deduplicate", "1"),
+    ("deduplicate_blocks_in_dependent_materialized_views", "1"),
+    ("fsync_after_insert", "1"),
+    ("fsync_part_directory", "1"),
+    ("min_insert_block_size_rows", BLOCK_ROWS),
+    ("min_insert_block_size_bytes", BLOCK_BYTES),
+    ("max_insert_block_size", BLOCK_ROWS),
+    // Late data may touch any number of days.
+    ("max_partitions_per_insert_block", "0"),
+    // Merges build the indexes: measured, the total is the same and the insert takes half as long.
+    ("materialize_skip_indexes_on_insert", "0"),
+];
+
+/// What an answer looks like, and that a statement changes nothing.
+const QUERY_SETTINGS: &[(&str, &str)] = &[
+    ("readonly", "2"),
+    // The summary is then complete, and an exception comes with its status.
+    ("wait_end_of_query", "1"),
+    ("output_format_arrow_string_as_string", "1"),
+    ("output_format_arrow_fixed_string_as_fixed_byte_array", "1"),
+    ("output_format_arrow_compression_method", "none"),
+    ("result_overflow_mode", "throw"),
+];
+
+/// Where the store is and how it may be used.
+#[derive(Clone)]
+pub struct TelemetrySettings {
+    /// Base URL of ClickHouse's HTTP interface; `None` until an engine has started, see [`TelemetryClient::set_endpoint`].
+    pub url: Option<String>,
+    /// User name.
+    pub user: String,
+    /// Password, empty for none.
+    pub password: String,
+    /// Database of the tables.
+    pub database: String,
+    /// Requests at once; more wait for a place within their deadline.
+    pub max_connections: usize,
+    /// Longest wait for a connection.
+    pub connect_timeout: Duration,
+}
+
+impl std::fmt::Debug for TelemetrySettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TelemetrySettings({:?}, database {:?})", self.url, self.database)
+    }
+}
+
+/// What an insert did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InsertStats {
+    /// Rows sent. A repeated token has them acknowledged without being stored again.
+    pub rows: u64,
+    /// Bytes sent.
+    pub bytes: u64,
+    /// Time from the call to the answer.
+    pub elapsed: Duration,
+}
+
+/// A client of the telemetry store. Shared by reference; its address may change at any time.
+pub struct TelemetryClient {
+    base: Client,
+    database: String,
+    target: ArcSwapOption<Client>,
+    places: Semaphore,
+}
+
+impl std::fmt::Debug for TelemetryClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "TelemetryClient(database {:?}, {} places free)",
+            self.database,
+            self.places.available_permits()
+        )
+    }
+}
+
+impl TelemetryClient {
+    /// A client. Does not connect.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Address`] for a URL that is not plain HTTP, [`TelemetryError::Malformed`] for a database name
+    /// other than letters, digits and `_`.
+    pub fn new(settings: TelemetrySettings) -> Result<Self, TelemetryError> {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(settings.connect_timeout));
+        connector.set_nodelay(true);
+        let http = HttpClient::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(settings.max_connections)
+            .build(connector);
+        let base = Client::with_http_client(http)
+            .with_compression(Compression::None)
+            .with_product_info("obtrace", env!("CARGO_PKG_VERSION"));
+        identifier(&settings.database)?;
+        let client = Self {
+            base,
+            database: settings.database,
+            target: ArcSwapOption::empty(),
+            places: Semaphore::new(settings.max_connections.max(1)),
+        };
+        if let Some(url) = &settings.url {
+            check_address(url)?;
+            client.set_endpoint(url, &settings.user, &settings.password);
+        }
+        Ok(client)
+    }
+
+    /// The database of the tables.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// Points at another server from the next call on. Calls under way end where they began.
+    pub fn set_endpoint(&self, url: &str, user: &str, password: &str) {
+        let client = self.base.clone().with_url(url).with_user(user).with_password(password);
+        self.target.store(Some(Arc::new(client)));
+    }
+
+    /// Stores rows as one block under a token: a block with the same token is stored once, however often it is sent.
+    /// When this returns the rows are on disk.
+    ///
+    /// # Errors
+    /// Any [`TelemetryError`]. After [`TelemetryError::Deadline`] and [`TelemetryError::Unreachable`] the rows may be stored
+    /// or not: send them again under the same token.
+    pub async fn insert(
+        &self,
+        table: &str,
+        batches: &[RecordBatch],
+        token: &str,
+        deadline: Duration,
+    ) -> Result<InsertStats, TelemetryError> {
+        let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+        let Some(first) = batches.first().filter(|_| rows > 0) else { return Ok(InsertStats::default()) };
+        let begun = clock::now();
+        let until = begun + deadline;
+        let names: Result<Vec<&str>, _> =
+            first.schema_ref().fields().iter().map(|field| identifier(field.name())).collect();
+        let (table, columns) = (identifier(table)?, names?.join(", "));
+        let body = Bytes::from(encode(batches)?);
+        let bytes = body.len() as u64;
+
+        let (client, _place) = self.place(deadline, until).await?;
+        let mut client = client.with_database(&self.database);
+        for (name, value) in INSERT_SETTINGS {
+            client.set_setting(*name, *value);
+        }
+        client.set_setting("insert_deduplication_token", token);
+        client.set_setting("max_execution_time", seconds(deadline));
+        let sql = format!("INSERT INTO {table} ({columns}) FORMAT ArrowStream");
+        // The crate waits for the answer in a task of its own; its own timeouts end that task, ours would only leave it.
+        let left = until.saturating_duration_since(clock::now());
+        let mut insert = client.insert_formatted_with(sql).with_timeouts(Some(left), Some(left));
+        let sent = async {
+            insert.send(body).await?;
+            insert.end().await
+        };
+        let late = || TelemetryError::Deadline { what: "an insert", after: deadline };
+        match timeout_at(until + IDLE, sent).await {
+            Err(_) | Ok(Err(clickhouse::error::Error::TimedOut)) => Err(late()),
+            Ok(Err(error)) => Err(error.into()),
+            Ok(Ok(())) => Ok(InsertStats { rows, bytes, elapsed: clock::now() - begun }),
+        }
+    }
+
+    /// Runs a statement that reads and returns its rows. `params` are the values of `{name:Type}` placeholders, escaped as
+    /// `param_name` takes them; `settings` are the statement's own.
+    ///
+    /// # Errors
+    /// Any [`TelemetryError`]; [`TelemetryError::ResultTooLarge`] where the answer goes beyond `limits`.
+    pub async fn query(
+        &self,
+        sql: &str,
+        params: &[(String, String)],
+        settings: &[(&str, &str)],
+        limits: QueryLimits,
+        deadline: Duration,
+    ) -> Result<QueryResult, TelemetryError> {
+        let begun = clock::now();
+        let until = begun + deadline;
+        let (client, _place) = self.place(deadline, until).await?;
+        let mut query = client.with_database(&self.database).query_raw(sql);
+        for (name, value) in QUERY_SETTINGS.iter().chain(settings) {
+            query = query.with_setting(*name, *value);
+        }
+        for (name, value) in params {
+            query = query.with_setting(format!("param_{name}"), value);
+        }
+        let query = query
+            .with_setting("max_execution_time", seconds(deadline))
+            .with_setting("max_rows_to_read", limits.max_rows_to_read.to_string())
+            .with_setting("max_memory_usage", limits.max_memory_bytes.to_string())
+            .with_setting("max_result_bytes", limits.max_result_bytes.to_string());
+        let answer = timeout_at(until, collect(query, limits.max_result_bytes));
+        let (body, mut result) =
+            answer.await.map_err(|_| TelemetryError::Deadline { what: "a query", after: deadline })??;
+        if result.elapsed.is_zero() {
+            result.elapsed = clock::now() - begun;
+        }
+        result.batches = decode(body)?;
+        Ok(result)
+    }
+
+    /// Asks for nothing but an answer.
+    ///
+    /// # Errors
+    /// Any [`TelemetryError`].
+    pub async fn ping(&self, deadline: Duration) -> Result<(), TelemetryError> {
+        self.execute("SELECT 1 FORMAT Null", None, deadline).await
+    }
+
+    /// Runs a statement that returns no rows, in the database of the tables.
+    ///
+    /// # Errors
+    /// Any [`TelemetryError`].
+    pub async fn command(&self, sql: &str) -> Result<(), TelemetryError> {
+        self.execute(sql, Some(&self.database), COMMAND_DEADLINE).await
+    }
+
+    /// Makes the database of the tables where it is missing.
+    ///
+    /// # Errors
+    /// Any [`TelemetryError`].
+    pub async fn create_database(&self) -> Result<(), TelemetryError> {
+        let sql = format!("CREATE DATABASE IF NOT EXISTS {}", self.database);
+        self.execute(&sql, None, COMMAND_DEADLINE).await
+    }
+
+    async fn execute(
+        &self,
+        sql: &str,
+        database: Option<&str>,
+        deadline: Duration,
+    ) -> Result<(), TelemetryError> {
+        let until = clock::now() + deadline;
+        let (client, _place) = self.place(deadline, until).await?;
+        let client = database.into_iter().fold(client, Client::with_database);
+        let query = client.query_raw(sql).with_setting("max_execution_time", seconds(deadline));
+        let late = TelemetryError::Deadline { what: "a command", after: deadline };
+        Ok(timeout_at(until, query.execute()).await.map_err(|_| late)??)
+    }
+
+    /// The client of this moment and a place among the connections.
+    async fn place(
+        &self,
+        deadline: Duration,
+        until: Instant,
+    ) -> Result<(Client, SemaphorePermit<'_>), TelemetryError> {
+        let place = timeout_at(until, self.places.acquire()).await;
+        // The semaphore is never closed, so the only failure is the time.
+        let Ok(Ok(place)) = place else { return Err(TelemetryError::Busy(deadline)) };
+        let client = self.target.load_full().ok_or(TelemetryError::NoEndpoint)?;
+        Ok((Client::clone(&client), place))
+    }
+}
+
+impl SqlRunner for TelemetryClient {
+    fn run(
+        &self,
+        statement: Statement,
+        limits: QueryLimits,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<QueryResult, StoreFailure>> {
+        async move {
+            let (params, settings) = (statement.params(), statement.settings());
+            Ok(self.query(statement.sql(), params, settings, limits, deadline).await?)
+        }
+        .boxed()
+    }
+}
+
+/// Reads an answer to its end, or to the point where it is too much.
+async fn collect(
+    query: clickhouse::query::Query,
+    limit: u64,
+) -> Result<(Vec<u8>, QueryResult), TelemetryError> {
+    let mut cursor = query.fetch_bytes("ArrowStream")?;
+    let mut body = Vec::new();
+    while let Some(chunk) = cursor.next().await? {
+        // What is on the wire is framed and padded, so a result at the store's own limit still passes.
+        if (body.len() + chunk.len()) as u64 > limit.saturating_mul(2) {
+            return Err(TelemetryError::ResultTooLarge { limit });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    let mut result = QueryResult::default();
+    if let Some(summary) = cursor.summary() {
+        result.rows_read = summary.read_rows().unwrap_or(0);
+        result.bytes_read = summary.read_bytes().unwrap_or(0);
+        result.elapsed = Duration::from_nanos(summary.elapsed_ns().unwrap_or(0));
+    }
+    Ok((body, result))
+}
+
+/// An Arrow stream of batches with the same schema.
+fn encode(batches: &[RecordBatch]) -> Result<Vec<u8>, TelemetryError> {
+    let Some(first) = batches.first() else { return Ok(Vec::new()) };
+    let size: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+    let mut writer = StreamWriter::try_new(Vec::with_capacity(size), first.schema_ref())?;
+    for batch in batches {
+        writer.write(batch)?;
+    }
+    Ok(writer.into_inner()?)
+}
+
+fn decode(body: Vec<u8>) -> Result<Vec<RecordBatch>, TelemetryError> {
+    if body.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(StreamReader::try_new(Cursor::new(body), None)?.collect::<Result<_, _>>()?)
+}
+
+/// Whole seconds, rounded up: 0 would mean without a limit.
+fn seconds(deadline: Duration) -> String {
+    deadline.as_secs().saturating_add(1).to_string()
+}
+
+/// A name that needs no quotes.
+fn identifier(name: &str) -> Result<&str, TelemetryError> {
+    let begins = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    if begins && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Ok(name);
+    }
+    Err(TelemetryError::Malformed(format!("{name:?} is no name of a table, column or database")))
+}
+
+fn check_address(url: &str) -> Result<(), TelemetryError> {
+    let reason = match url.parse::<http::Uri>() {
+        Ok(uri) if uri.scheme() == Some(&http::uri::Scheme::HTTPS) => {
+            "this build talks plain HTTP, put a TLS proxy beside it"
+        }
+        Ok(uri) if uri.scheme() == Some(&http::uri::Scheme::HTTP) && uri.host().is_some() => return Ok(()),
+        _ => "write it as http://HOST:PORT",
+    };
+    Err(TelemetryError::Address { url: url.to_owned(), reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::failure::{Classified, FailureClass};
+
+    fn settings(url: Option<&str>) -> TelemetrySettings {
+        TelemetrySettings {
+            url: url.map(str::to_owned),
+            user: "default".into(),
+            password: "secret".into(),
+            database: "obtrace".into(),
+            max_connections: 1,
+            connect_timeout: Duration::from_millis(200),
+        }
+    }
+
+    #[test]
+    fn addresses_and_names_are_checked_before_use() {
+        for bad in ["https://store:8443", "store:8123", "ftp://x", "", "http://"] {
+            let error = TelemetryClient::new(settings(Some(bad))).unwrap_err();
+            assert_eq!(error.class(), FailureClass::Config, "{bad}: {error}");
+        }
+        let named = |database: &str| {
+            TelemetryClient::new(TelemetrySettings { database: database.into(), ..settings(None) })
+        };
+        assert!(named("ob_trace1").is_ok());
+        for bad in ["a b", "a`b", "", "1a", "a;drop"] {
+            assert!(named(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let client = TelemetryClient::new(settings(Some("http://127.0.0.1:1"))).unwrap();
+        assert!(!format!("{client:?} {:?}", settings(None)).contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_not_there_is_a_dependency() {
+        let client = TelemetryClient::new(settings(None)).unwrap();
+        let deadline = Duration::from_secs(5);
+        assert_eq!(client.ping(deadline).await, Err(TelemetryError::NoEndpoint));
+        client.set_endpoint("http://127.0.0.1:1", "default", "");
+        let error = client.ping(deadline).await.unwrap_err();
+        assert!(matches!(error, TelemetryError::Unreachable(_)), "{error}");
+        assert_eq!(error.class(), FailureClass::Dependency);
+    }
+
+    #[tokio::test]
+    async fn a_silent_store_costs_no_more_than_the_deadline() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let client = TelemetryClient::new(settings(Some(&url))).unwrap();
+        let short = Duration::from_millis(50);
+        let (first, second) = tokio::join!(client.ping(short), client.ping(short));
+        assert!(matches!(first, Err(TelemetryError::Deadline { .. })), "{first:?}");
+        // There is one place, and the first call had it until both were late.
+        assert!(
+            matches!(second, Err(TelemetryError::Busy(_) | TelemetryError::Deadline { .. })),
+            "{second:?}"
+        );
+    }
+}

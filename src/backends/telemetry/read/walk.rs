@@ -1,0 +1,98 @@
+//! Newest first with an early stop: a time range in → slices from its end backwards, growing as little is found; it cannot fail.
+
+use crate::domain::query::time::{MINUTE, TimeRange};
+
+/// Width of the newest slice.
+const FIRST_WIDTH: i64 = 5 * MINUTE;
+/// Growth of the next slice when nothing was found.
+const GROWTH: i64 = 8;
+
+/// The slices of a range, newest first.
+#[derive(Debug)]
+pub struct SliceWalk {
+    start_ns: i64,
+    end_ns: i64,
+    width: i64,
+}
+
+impl SliceWalk {
+    /// Starts at the end of `range`.
+    pub fn new(range: TimeRange) -> Self {
+        Self { start_ns: range.start_ns, end_ns: range.end_ns, width: FIRST_WIDTH }
+    }
+
+    /// The next older slice; `None` when the range is used up. The last slice takes a small rest along.
+    pub fn next_slice(&mut self) -> Option<TimeRange> {
+        if self.start_ns >= self.end_ns {
+            return None;
+        }
+        let mut from = self.end_ns.saturating_sub(self.width).max(self.start_ns);
+        if from.saturating_sub(self.start_ns) < self.width / 2 {
+            from = self.start_ns;
+        }
+        let slice = TimeRange { start_ns: from, end_ns: self.end_ns };
+        self.end_ns = from;
+        Some(slice)
+    }
+
+    /// Sets the width of the next slice from what the last one held: twice what should be enough, within bounds.
+    pub fn found(&mut self, found: usize, still_needed: usize) {
+        let growth = match i64::try_from(2 * still_needed / found.max(1)) {
+            _ if found == 0 => GROWTH,
+            Ok(growth) => growth.clamp(1, GROWTH * GROWTH),
+            Err(_) => GROWTH,
+        };
+        self.width = self.width.saturating_mul(growth);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk(range: TimeRange, found: usize) -> Vec<TimeRange> {
+        let mut walk = SliceWalk::new(range);
+        let mut slices = Vec::new();
+        while let Some(slice) = walk.next_slice() {
+            slices.push(slice);
+            walk.found(found, 100);
+        }
+        slices
+    }
+
+    #[test]
+    fn slices_cover_the_range_without_gap_or_overlap() {
+        for (start_ns, end_ns) in
+            [(0, 1), (0, 61 * MINUTE), (7, 400 * 24 * 60 * MINUTE), (i64::MIN, i64::MAX)]
+        {
+            for found in [0, 1, 99, 100_000] {
+                if found == 100_000 && end_ns - 7 > 400 * 24 * 60 * MINUTE {
+                    continue;
+                }
+                let slices = if found == 100_000 && end_ns > 61 * MINUTE {
+                    continue;
+                } else {
+                    walk(TimeRange { start_ns, end_ns }, found)
+                };
+                assert_eq!(slices[0].end_ns, end_ns);
+                assert_eq!(slices.last().unwrap().start_ns, start_ns);
+                assert!(slices.windows(2).all(|pair| pair[0].start_ns == pair[1].end_ns));
+                assert!(slices.iter().all(|slice| slice.start_ns < slice.end_ns));
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_year_takes_a_handful_of_slices() {
+        let year = TimeRange { start_ns: 0, end_ns: 365 * 24 * 60 * MINUTE };
+        assert!(walk(year, 0).len() <= 7, "{:?}", walk(year, 0).len());
+    }
+
+    #[test]
+    fn the_next_slice_fits_what_was_found() {
+        let mut walk = SliceWalk::new(TimeRange { start_ns: 0, end_ns: 1000 * MINUTE });
+        assert_eq!(walk.next_slice().unwrap().width(), FIRST_WIDTH);
+        walk.found(50, 50);
+        assert_eq!(walk.next_slice().unwrap().width(), 2 * FIRST_WIDTH);
+    }
+}

@@ -1,0 +1,223 @@
+//! Brings the process up and down: runtimes, stores, the tree, signals, and the exit code that says how it went.
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::backends::event_log::LogError;
+use crate::backends::event_log::embedded::{
+    DedupWindow, EmbeddedLog, EmbeddedLogConfig, GroupCommit, OpenReport, TopicConfig,
+};
+use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
+use crate::clock;
+use crate::config::Config;
+use crate::config::stream::Compression;
+use crate::domain::auth::{Grant, KeyTable};
+use crate::domain::failure::FailureClass;
+use crate::domain::scope::Scope;
+use crate::domain::signal::{DLQ_TOPIC, Signal};
+use crate::supervisors::kernel::exit::ExitReason;
+use crate::supervisors::kernel::pools::{PoolSizes, Pools};
+use crate::supervisors::kernel::tree::Tree;
+use crate::supervisors::{Parts, tree};
+use crate::telemetry::metrics::Metrics;
+
+/// Drained and stopped in order.
+pub const EXIT_OK: u8 = 0;
+/// The root's restart limit was passed.
+pub const EXIT_ROOT_LIMIT: u8 = 70;
+/// Something had to be aborted, or the shutdown budget ran out.
+pub const EXIT_UNCLEAN: u8 = 75;
+/// The configuration, a port or the data folder does not allow a start.
+pub const EXIT_CONFIG: u8 = 78;
+
+/// Runs Obtrace until it is told to stop or its root fails.
+pub fn run(config: Config) -> ExitCode {
+    let Ok(io) = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("io").enable_all().build()
+    else {
+        return fail(EXIT_CONFIG, "the I/O runtime cannot be started: is the limit of threads reached?");
+    };
+    let system = actix::System::new();
+    let code = system.block_on(serve(Arc::new(config), io.handle().clone()));
+    // Connections that outlived their listener are not waited for.
+    io.shutdown_timeout(Duration::from_secs(1));
+    ExitCode::from(code)
+}
+
+async fn serve(config: Arc<Config>, io: tokio::runtime::Handle) -> u8 {
+    let (log, report) = match open_log(&config) {
+        Ok(opened) => opened,
+        Err(error) => return report_failure(EXIT_CONFIG, &error.to_string()),
+    };
+    tell_open(&report);
+    let parts = match parts(&config, &log, io) {
+        Ok(parts) => parts,
+        Err(error) => return report_failure(EXIT_CONFIG, &error),
+    };
+    let pools = Pools::new(pool_sizes(&config));
+    let mut running = Tree::start(&tree(&parts), pools);
+    parts.view.store(Arc::new(Some(running.view())));
+    let mut stop = std::pin::pin!(stop_signal());
+    tokio::select! {
+        up = running.ready() => match up {
+            Ok(()) => announce(&config),
+            Err(reason) => return ended_by_itself(running, &reason, &log),
+        },
+        () = &mut stop => return stopped(running, &config, &log).await,
+    }
+    tokio::select! {
+        reason = running.failed() => ended_by_itself(running, &reason, &log),
+        () = &mut stop => stopped(running, &config, &log).await,
+    }
+}
+
+fn pool_sizes(config: &Config) -> PoolSizes {
+    config.supervision.pools.all().map(|(name, pool)| (name.to_owned(), pool.threads as usize)).into()
+}
+
+fn parts(config: &Arc<Config>, log: &EmbeddedLog, io: tokio::runtime::Handle) -> Result<Parts, String> {
+    let telemetry = TelemetryClient::new(telemetry_settings(config)).map_err(|error| error.to_string())?;
+    Ok(Parts {
+        config: config.clone(),
+        log: Arc::new(log.clone()),
+        telemetry: Arc::new(telemetry),
+        keys: Arc::new(ArcSwap::from_pointee(key_table(config)?)),
+        metrics: Metrics::new(),
+        io,
+        view: Arc::new(ArcSwap::from_pointee(None)),
+    })
+}
+
+fn open_log(config: &Config) -> Result<(EmbeddedLog, OpenReport), LogError> {
+    let stream = &config.stream;
+    let topic = |name: &str, partitions| TopicConfig {
+        name: name.to_owned(),
+        partitions,
+        retention_age: Some(stream.retention_age),
+        retention_bytes: Some(stream.retention_bytes.as_u64()),
+    };
+    let mut topics: Vec<TopicConfig> = Signal::ALL.iter().map(|s| topic(s.topic(), stream.partitions)).collect();
+    // Dead letters are kept until somebody has looked at them; only their size is bounded.
+    topics.push(TopicConfig { retention_age: None, ..topic(DLQ_TOPIC, 1) });
+    EmbeddedLog::open(EmbeddedLogConfig {
+        segment_bytes: stream.segment_bytes.as_u64(),
+        max_record_bytes: stream.max_record_bytes.as_usize(),
+        queue_bytes: stream.queue_bytes.as_usize(),
+        group_commit: GroupCommit::default(),
+        dedup_window: DedupWindow { records: stream.dedup.records as usize, age: stream.dedup.age },
+        compression: stream.compression == Compression::Lz4,
+        ..EmbeddedLogConfig::new(config.data_dir.join("log"), topics)
+    })
+}
+
+fn tell_open(report: &OpenReport) {
+    if report.torn_bytes > 0 || report.corrupt > 0 {
+        tracing::warn!(?report, "the event log was cut at a torn tail; nothing of it had been acknowledged");
+    }
+}
+
+fn telemetry_settings(config: &Config) -> TelemetrySettings {
+    let telemetry = &config.telemetry;
+    TelemetrySettings {
+        url: telemetry.url.as_ref().map(|url| url.as_str().to_owned()),
+        user: telemetry.user.clone(),
+        password: telemetry.password.expose().to_owned(),
+        database: telemetry.database.clone(),
+        max_connections: telemetry.max_connections as usize,
+        connect_timeout: telemetry.connect_timeout,
+    }
+}
+
+fn key_table(config: &Config) -> Result<KeyTable, String> {
+    let ingest = &config.ingest;
+    let mut keys = Vec::new();
+    for key in &config.tenant.keys {
+        let scope = Scope::new(&key.tenant, &key.project, &key.app, &key.env)
+            .map_err(|error| format!("tenant.keys {:?}: {error}", key.name))?;
+        let retention_days = key.retention_days.unwrap_or(ingest.retention_days);
+        let expires_at = key.expires.map(|at| at.unix_nanos() / 1_000_000_000);
+        keys.push((*key.hash.bytes(), Grant { scope, retention_days, expires_at }));
+    }
+    let loopback = ingest.dev_loopback.then(|| Grant {
+        scope: Scope::dev_default(),
+        retention_days: ingest.retention_days,
+        expires_at: None,
+    });
+    Ok(KeyTable::new(keys, loopback))
+}
+
+/// Tells a person where to send and where to look.
+fn announce(config: &Config) {
+    let (ingest, http) = (&config.ingest, config.serve.http);
+    let key = if ingest.dev_loopback { "no key needed from this machine" } else { "with an API key" };
+    println!("Obtrace is up.");
+    println!("  send   OTLP gRPC   http://{}   ({key})", ingest.otlp_grpc);
+    println!("         OTLP HTTP   http://{}   (/v1/traces, /v1/logs, /v1/metrics)", ingest.otlp_http);
+    println!("  look   API         http://{http}/api/v1/services");
+    println!("         manual      http://{http}/api/docs");
+    println!("         tree        http://{http}/admin/tree   or: obtrace tree --api http://{http}");
+    println!("  data   {}", config.data_dir.display());
+    println!("  try    obtrace demo");
+}
+
+/// Resolves at the first SIGTERM or SIGINT.
+async fn stop_signal() {
+    let waits = [SignalKind::terminate(), SignalKind::interrupt()].map(|kind| async move {
+        match signal(kind) {
+            Ok(mut signals) => drop(signals.recv().await),
+            Err(error) => {
+                tracing::error!(%error, "a signal handler cannot be installed");
+                std::future::pending().await
+            }
+        }
+    });
+    let [terminate, interrupt] = waits;
+    tokio::select! {
+        () = terminate => {}
+        () = interrupt => {}
+    }
+}
+
+async fn stopped(running: Tree, config: &Config, log: &EmbeddedLog) -> u8 {
+    tracing::info!("stopping");
+    let report = running.stop(config.supervision.shutdown_budget).await;
+    let closed = log.close(Duration::from_secs(5));
+    if let Err(error) = &closed {
+        tracing::error!(%error, "the event log did not close in order");
+    }
+    if report.forced.is_empty() && !report.over_budget && closed.is_ok() {
+        tracing::info!("stopped in order");
+        return EXIT_OK;
+    }
+    report_failure(EXIT_UNCLEAN, &format!("did not stop in order, aborted: {}", report.forced.join(", ")))
+}
+
+fn ended_by_itself(running: Tree, reason: &ExitReason, log: &EmbeddedLog) -> u8 {
+    running.abandon();
+    // What was acknowledged is on disk already; this only ends the writer.
+    log.close(Duration::from_secs(5)).ok();
+    match reason {
+        ExitReason::Failed(FailureClass::Config, why) => report_failure(EXIT_CONFIG, why),
+        other => report_failure(EXIT_ROOT_LIMIT, &format!("the root supervisor gave up: {other}")),
+    }
+}
+
+fn report_failure(code: u8, why: &str) -> u8 {
+    tracing::error!(code, at = clock::unix_nanos(), "{why}");
+    eprintln!("obtrace: {why}");
+    code
+}
+
+fn fail(code: u8, why: &str) -> ExitCode {
+    ExitCode::from(report_failure(code, why))
+}
+
+/// Runs a client-side command on a small runtime of its own.
+pub fn run_client<T>(command: impl Future<Output = T>) -> std::io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    Ok(runtime.block_on(command))
+}

@@ -1,0 +1,166 @@
+//! The command line: what was typed in, one of the parts of Obtrace out.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::backends::telemetry::engine;
+use crate::boot;
+use crate::config::{Config, ConfigErrors, Flag, LoadArgs, Loaded};
+use crate::supervisors::policies;
+use crate::telemetry::logging;
+use crate::tools::error::ToolError;
+use crate::tools::demo::{self, DemoArgs};
+use crate::tools::load::{self, LoadArgs as LoadGeneratorArgs};
+
+mod key;
+mod tree;
+
+/// An observability backend: OpenTelemetry in, durable, stored and found again, on supervised actors.
+#[derive(Debug, Parser)]
+#[command(name = "obtrace", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything in one process on embedded backends, for this machine: no key needed from loopback
+    Dev(ServeArgs),
+    /// Everything in one process, as configured
+    Serve(ServeArgs),
+    /// A simulated shop that sends traces, logs and metrics to a running Obtrace
+    Demo(DemoArgs),
+    /// Load generator; with --verify it asks the API what is missing or doubled
+    Load(Box<LoadGeneratorArgs>),
+    /// The supervision tree of a running Obtrace
+    Tree(tree::TreeArgs),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Make an API key, or hash one
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// The embedded ClickHouse engine; started by `dev` and `serve`, seldom by hand
+    Engine(engine::EngineArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Checks files, environment and flags, and prints every value with the place that set it
+    Check(ServeArgs),
+}
+
+/// Where settings come from. A flag stands above the environment, that above the files, those above the defaults.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Folder of everything Obtrace keeps
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Configuration file; may be given more than once, a later one stands above an earlier one
+    #[arg(long, value_name = "FILE", env = "OBTRACE_CONFIG")]
+    config: Vec<PathBuf>,
+    /// Address of OTLP gRPC
+    #[arg(long, value_name = "ADDRESS")]
+    otlp_grpc: Option<SocketAddr>,
+    /// Address of OTLP HTTP
+    #[arg(long, value_name = "ADDRESS")]
+    otlp_http: Option<SocketAddr>,
+    /// Address of the API
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<SocketAddr>,
+    /// Any other key, such as --set process.linger=100ms
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Cli {
+    /// Runs the command.
+    pub fn run(self) -> ExitCode {
+        match self.command {
+            Command::Dev(args) => serve(&args, Some("dev")),
+            Command::Serve(args) => serve(&args, None),
+            Command::Demo(args) => tool(demo::run(args)),
+            Command::Load(args) => tool(load::run(*args)),
+            Command::Tree(args) => client(tree::run(args)),
+            Command::Config(ConfigCommand::Check(args)) => check(&args),
+            Command::Key(command) => key::run(&command),
+            Command::Engine(args) => engine::run(args),
+        }
+    }
+}
+
+fn serve(args: &ServeArgs, profile: Option<&str>) -> ExitCode {
+    logging::install();
+    match load_config(args, profile) {
+        Ok(loaded) => boot::run(loaded.config),
+        Err(text) => {
+            eprintln!("{text}");
+            ExitCode::from(boot::EXIT_CONFIG)
+        }
+    }
+}
+
+fn check(args: &ServeArgs) -> ExitCode {
+    match load_config(args, None) {
+        Ok(loaded) => {
+            for (path, value) in loaded.provenance.iter() {
+                println!("{path} = {}   # {}", value.value, value.source);
+            }
+            ExitCode::SUCCESS
+        }
+        Err(text) => {
+            eprintln!("{text}");
+            ExitCode::from(boot::EXIT_CONFIG)
+        }
+    }
+}
+
+fn load_config(args: &ServeArgs, profile: Option<&str>) -> Result<Loaded, String> {
+    let loaded = Config::load(&load_args(args, profile)?).map_err(|errors| errors.to_string())?;
+    let misplaced = policies::check(&loaded.config);
+    if misplaced.is_empty() { Ok(loaded) } else { Err(ConfigErrors(misplaced).to_string()) }
+}
+
+fn load_args(args: &ServeArgs, profile: Option<&str>) -> Result<LoadArgs, String> {
+    let mut flags: Vec<Flag> = Vec::new();
+    let mut flag = |name: &str, key: &str, value: Option<String>| {
+        flags.extend(value.map(|value| Flag::new(name, key, value)));
+    };
+    flag("--data-dir", "data_dir", args.data_dir.as_ref().map(|dir| dir.display().to_string()));
+    flag("--otlp-grpc", "ingest.otlp_grpc", args.otlp_grpc.map(|a| a.to_string()));
+    flag("--otlp-http", "ingest.otlp_http", args.otlp_http.map(|a| a.to_string()));
+    flag("--http", "serve.http", args.http.map(|a| a.to_string()));
+    for set in &args.set {
+        flags.push(Flag::assignment(set).map_err(|why| format!("--set: {why}"))?);
+    }
+    let args = LoadArgs {
+        profile: profile.map(str::to_owned),
+        files: args.config.clone(),
+        env: Vec::new(),
+        flags,
+    };
+    Ok(args.with_process_env())
+}
+
+fn tool(command: impl Future<Output = Result<ExitCode, ToolError>>) -> ExitCode {
+    client(async {
+        command.await.unwrap_or_else(|error| {
+            eprintln!("obtrace: {error}");
+            ExitCode::from(2)
+        })
+    })
+}
+
+fn client(command: impl Future<Output = ExitCode>) -> ExitCode {
+    match boot::run_client(command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("obtrace: the runtime cannot be started: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The supervisor's brain: a pure state machine that turns the end of a child into a verdict, to OTP's rules.
+//!
+//! In: which child ended, why, when. Out: a [`Verdict`]. It knows no actor and no clock, so it can be tested as a table.
+
+use std::time::Duration;
+
+use super::backoff::Backoff;
+use super::exit::ExitReason;
+use super::policy::{IntensityPer, OnLimit, Policy, Restart, Strategy};
+use super::window::Window;
+use crate::domain::failure::FailureClass;
+
+/// What the supervisor has to do about an exit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing: the child stays down.
+    StayDown,
+    /// Stop `stop` in that order, wait `after`, start `start` in that order.
+    Restart {
+        /// Running siblings that share the fate, last started first.
+        stop: Vec<usize>,
+        /// Children to start, first started first; the ended one among them.
+        start: Vec<usize>,
+        /// Wait before the start.
+        after: Duration,
+    },
+    /// Put the child aside and try it again after the given time.
+    Quarantine {
+        /// Cool-down.
+        after: Duration,
+    },
+    /// Stop everything and fail: the parent decides.
+    Escalate {
+        /// Why, for the operator.
+        why: String,
+    },
+}
+
+/// Restart bookkeeping of one supervisor.
+#[derive(Debug)]
+pub struct Brain {
+    policy: Policy,
+    shared: Window,
+    children: Vec<Child>,
+}
+
+#[derive(Debug)]
+struct Child {
+    restart: Restart,
+    window: Window,
+    backoff: Backoff,
+}
+
+/// One exit, as the brain sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Exit<'a> {
+    /// Slot of the child.
+    pub child: usize,
+    /// Why it ended.
+    pub reason: &'a ExitReason,
+    /// How long this incarnation ran.
+    pub ran: Duration,
+    /// Now, on the supervisor's monotonic clock.
+    pub now: Duration,
+    /// A random number in [0, 1) for the jitter.
+    pub chance: f64,
+}
+
+impl Brain {
+    /// A brain for a supervisor with `policy`; children are added in start order.
+    pub fn new(policy: Policy) -> Self {
+        let shared = Window::new(policy.intensity, policy.period);
+        Self { policy, shared, children: Vec::new() }
+    }
+
+    /// Adds a child after all others and returns its slot.
+    pub fn add(&mut self, restart: Restart) -> usize {
+        let window = Window::new(self.policy.intensity, self.policy.period);
+        self.children.push(Child { restart, window, backoff: Backoff::default() });
+        self.children.len() - 1
+    }
+
+    /// Gives the slot of a child that is gone for good to another one, with a clean record.
+    pub fn replace(&mut self, child: usize, restart: Restart) {
+        let window = Window::new(self.policy.intensity, self.policy.period);
+        self.children[child] = Child { restart, window, backoff: Backoff::default() };
+    }
+
+    /// Restarts of the shared window that still count.
+    pub fn spent(&mut self, now: Duration) -> u32 {
+        self.shared.spent(now)
+    }
+
+    /// Decides about an exit that nobody asked for. `running` says per slot whether the child runs now.
+    pub fn exited(
+        &mut self,
+        exit: Exit<'_>,
+        backoff: &super::policy::BackoffPolicy,
+        running: &[bool],
+    ) -> Verdict {
+        if let ExitReason::Failed(FailureClass::Config, why) = exit.reason {
+            return Verdict::Escalate { why: why.clone() };
+        }
+        let restart = self.children[exit.child].restart;
+        let stays_down = matches!(exit.reason, ExitReason::Failed(FailureClass::Fenced, _))
+            || restart == Restart::Temporary
+            || (restart == Restart::Transient && exit.reason.is_normal());
+        if stays_down {
+            return Verdict::StayDown;
+        }
+        if self.spends(exit.reason) && self.limit_passed(exit.child, exit.now) {
+            return match self.policy.on_limit {
+                OnLimit::Quarantine => Verdict::Quarantine { after: self.policy.quarantine.cool_down },
+                OnLimit::Escalate => Verdict::Escalate { why: self.limit_text(exit.reason) },
+            };
+        }
+        let after = self.children[exit.child].backoff.next(backoff, exit.ran, exit.chance);
+        let members = self.members(exit.child);
+        let stop = members.iter().rev().copied().filter(|m| *m != exit.child && running[*m]).collect();
+        let start = members.into_iter().filter(|m| self.children[*m].restart != Restart::Temporary).collect();
+        Verdict::Restart { stop, start, after }
+    }
+
+    /// A dependency that is down, or poison that is being isolated, is nobody's bug: it costs no intensity.
+    fn spends(&self, reason: &ExitReason) -> bool {
+        !matches!(
+            reason.class(),
+            Some(FailureClass::Dependency | FailureClass::Poison | FailureClass::Overload)
+        )
+    }
+
+    fn limit_passed(&mut self, child: usize, now: Duration) -> bool {
+        match self.policy.intensity_per {
+            IntensityPer::Supervisor => self.shared.spend(now),
+            IntensityPer::Child => self.children[child].window.spend(now),
+        }
+    }
+
+    fn limit_text(&self, reason: &ExitReason) -> String {
+        format!("more than {} restarts in {:?}, last: {reason}", self.policy.intensity, self.policy.period)
+    }
+
+    /// Slots that share the fate of `child`, in start order.
+    fn members(&self, child: usize) -> Vec<usize> {
+        match self.policy.strategy {
+            Strategy::OneForOne => vec![child],
+            Strategy::RestForOne => (child..self.children.len()).collect(),
+            Strategy::OneForAll => (0..self.children.len()).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn brain(strategy: Strategy, restarts: &[Restart]) -> Brain {
+        let mut brain = Brain::new(Policy { strategy, intensity: 2, ..Policy::default() });
+        for restart in restarts {
+            brain.add(*restart);
+        }
+        brain
+    }
+
+    fn panicked() -> ExitReason {
+        ExitReason::Panicked { message: "x".into(), location: "y".into() }
+    }
+
+    fn exit(child: usize, reason: &ExitReason, now: u64) -> Exit<'_> {
+        Exit { child, reason, ran: Duration::ZERO, now: Duration::from_secs(now), chance: 0.0 }
+    }
+
+    fn decide(brain: &mut Brain, child: usize, reason: &ExitReason, now: u64) -> Verdict {
+        let policy = Policy::default().backoff;
+        let running = vec![true; 4];
+        brain.exited(exit(child, reason, now), &policy, &running)
+    }
+
+    #[test]
+    fn strategies_pick_their_members_and_never_bring_back_temporary_ones() {
+        use Restart::{Permanent, Temporary, Transient};
+        let restarts = [Permanent, Temporary, Permanent, Transient];
+        let table = [
+            (Strategy::OneForOne, vec![], vec![2]),
+            (Strategy::RestForOne, vec![3], vec![2, 3]),
+            (Strategy::OneForAll, vec![3, 1, 0], vec![0, 2, 3]),
+        ];
+        for (strategy, stops, starts) in table {
+            let mut brain = brain(strategy, &restarts);
+            match decide(&mut brain, 2, &panicked(), 0) {
+                Verdict::Restart { stop, start, .. } => {
+                    assert_eq!((stop, start), (stops, starts), "{strategy:?}")
+                }
+                other => panic!("{strategy:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn restart_types_decide_what_a_normal_and_an_abnormal_end_mean() {
+        use Restart::{Permanent, Temporary, Transient};
+        for (restart, normal, abnormal) in
+            [(Permanent, true, true), (Transient, false, true), (Temporary, false, false)]
+        {
+            let mut normal_brain = brain(Strategy::OneForOne, &[restart]);
+            let mut abnormal_brain = brain(Strategy::OneForOne, &[restart]);
+            let comes_back = |v: Verdict| matches!(v, Verdict::Restart { .. });
+            assert_eq!(comes_back(decide(&mut normal_brain, 0, &ExitReason::Done, 0)), normal, "{restart:?}");
+            assert_eq!(comes_back(decide(&mut abnormal_brain, 0, &panicked(), 0)), abnormal, "{restart:?}");
+        }
+    }
+
+    #[test]
+    fn one_more_than_the_intensity_escalates_and_a_group_restart_counts_once() {
+        let mut brain = brain(Strategy::OneForAll, &[Restart::Permanent; 4]);
+        assert!(matches!(decide(&mut brain, 0, &panicked(), 0), Verdict::Restart { .. }));
+        assert!(matches!(decide(&mut brain, 1, &panicked(), 1), Verdict::Restart { .. }));
+        assert!(matches!(decide(&mut brain, 2, &panicked(), 2), Verdict::Escalate { .. }));
+    }
+
+    #[test]
+    fn a_bad_configuration_escalates_at_once() {
+        let mut brain = brain(Strategy::OneForOne, &[Restart::Permanent]);
+        let reason = ExitReason::Failed(FailureClass::Config, "port taken".into());
+        assert_eq!(decide(&mut brain, 0, &reason, 0), Verdict::Escalate { why: "port taken".into() });
+    }
+
+    #[test]
+    fn with_a_budget_per_child_a_bad_child_spends_only_its_own() {
+        let policy = Policy {
+            intensity: 1,
+            intensity_per: IntensityPer::Child,
+            on_limit: OnLimit::Quarantine,
+            ..Policy::default()
+        };
+        let mut brain = Brain::new(policy);
+        brain.add(Restart::Permanent);
+        brain.add(Restart::Permanent);
+        decide(&mut brain, 0, &panicked(), 0);
+        assert!(matches!(decide(&mut brain, 0, &panicked(), 1), Verdict::Quarantine { .. }));
+        assert!(matches!(decide(&mut brain, 1, &panicked(), 1), Verdict::Restart { .. }));
+    }
+
+    proptest! {
+        #[test]
+        fn dependency_exits_never_pass_the_limit(times in proptest::collection::vec(0_u64..60, 1..200)) {
+            let mut brain = brain(Strategy::OneForOne, &[Restart::Permanent]);
+            let reason = ExitReason::Failed(FailureClass::Dependency, "down".into());
+            let mut now = 0;
+            for step in times {
+                now += step;
+                let restarts = matches!(decide(&mut brain, 0, &reason, now), Verdict::Restart { .. });
+                prop_assert!(restarts);
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! A reference to a worker that survives its restarts, for control messages. It takes the place of actix's registries.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actix::{Addr, Message};
+use arc_swap::ArcSwapOption;
+use tokio::sync::{Notify, Semaphore};
+
+use super::port::PortError;
+use super::seat::{Handle, Seat, Worker};
+
+/// Resolves to the incarnation that runs now. Cheap to clone.
+pub struct ChildRef<W: Worker> {
+    inner: Arc<Inner<W>>,
+}
+
+struct Inner<W: Worker> {
+    current: ArcSwapOption<(u64, Addr<Seat<W>>)>,
+    changed: Notify,
+    /// actix lets every clone of an address past the mailbox's bound; these permits are the real one.
+    asks: Semaphore,
+    bounded: AtomicBool,
+}
+
+impl<W: Worker> Clone for ChildRef<W> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+impl<W: Worker> Default for ChildRef<W> {
+    fn default() -> Self {
+        let inner = Inner {
+            current: ArcSwapOption::empty(),
+            changed: Notify::new(),
+            asks: Semaphore::new(0),
+            bounded: AtomicBool::new(false),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+}
+
+impl<W: Worker> std::fmt::Debug for ChildRef<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ChildRef<{}>", std::any::type_name::<W>())
+    }
+}
+
+impl<W: Worker> ChildRef<W> {
+    /// Sets how many asks may be under way at a time. The first call counts.
+    pub(super) fn bound(&self, asks: usize) {
+        if !self.inner.bounded.swap(true, Ordering::AcqRel) {
+            self.inner.asks.add_permits(asks.clamp(1, Semaphore::MAX_PERMITS));
+        }
+    }
+
+    /// Makes an address the one to ask, unless a later generation is already known.
+    pub(super) fn publish(&self, generation: u64, addr: Addr<Seat<W>>) {
+        let next = Arc::new((generation, addr));
+        self.inner.current.rcu(|now| match now {
+            Some(now) if now.0 > generation => Some(now.clone()),
+            _ => Some(next.clone()),
+        });
+        self.inner.changed.notify_waiters();
+    }
+
+    /// Forgets the address of `generation`, unless a later one has been published.
+    pub(super) fn clear(&self, generation: u64) {
+        let current = self.inner.current.load();
+        if current.as_ref().is_some_and(|now| now.0 == generation) {
+            // Swapped only against what was looked at: a successor may be publishing itself right now.
+            self.inner.current.compare_and_swap(&*current, None);
+        }
+    }
+
+    /// Sends a control message to whichever incarnation runs, waiting through a restart, and returns its answer.
+    ///
+    /// # Errors
+    /// [`PortError::Restarting`] when no incarnation came up before the deadline, [`PortError::Full`] when as many asks
+    /// as the control capacity were under way all the time, [`PortError::NoAnswer`] when an incarnation took the message
+    /// but did not answer in time, [`PortError::Gone`] when it ended before it answered.
+    pub async fn ask<M>(&self, message: M, deadline: Duration) -> Result<M::Result, PortError>
+    where
+        W: Handle<M>,
+        M: Message + Send + 'static,
+        M::Result: Send,
+    {
+        let ends = tokio::time::Instant::now() + deadline;
+        let turn = tokio::time::timeout_at(ends, self.inner.asks.acquire()).await;
+        let _turn = match turn {
+            Ok(permit) => permit.map_err(|_| PortError::Gone)?,
+            Err(_) if self.inner.current.load().is_some() => return Err(PortError::Full),
+            Err(_) => return Err(PortError::Restarting),
+        };
+        let addr = tokio::time::timeout_at(ends, self.live()).await.map_err(|_| PortError::Restarting)?;
+        match tokio::time::timeout_at(ends, addr.send(message)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(PortError::Gone),
+            Err(_) => Err(PortError::NoAnswer),
+        }
+    }
+
+    async fn live(&self) -> Addr<Seat<W>> {
+        loop {
+            let changed = self.inner.changed.notified();
+            if let Some(current) = self.inner.current.load_full().filter(|now| now.1.connected()) {
+                return current.1.clone();
+            }
+            changed.await;
+        }
+    }
+}

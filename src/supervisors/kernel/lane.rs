@@ -1,0 +1,485 @@
+//! The data lane of a child: a bounded queue that its supervisor owns, read by the actor as a stream of leases.
+//!
+//! In: messages from [`Port`]s. Out: [`Lease`]s to the incarnation that runs now. Because queue and permits do not belong
+//! to the actor, both survive its crash: a lease that is dropped without an acknowledgement goes back to its old place in
+//! the queue with one attempt more, and after `max_attempts` takes the message's poison path.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use futures_util::Stream;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
+
+use super::generation::Generation;
+use super::policy::LanePolicy;
+use super::port::Port;
+use super::probe::Probe;
+
+/// Byte bounds are kept in units of this size, so that large bounds fit the semaphore's counter.
+const UNIT: usize = 1024;
+
+/// What may travel in a lane. Messages are immutable: the lane keeps its own reference for redelivery.
+pub trait Cargo: Send + Sync + 'static {
+    /// Bytes this message counts for in the lane's byte bound.
+    fn weight(&self) -> usize;
+
+    /// Called when the message was delivered `attempts` times and no incarnation acknowledged it: tell whoever waits
+    /// for it. Must not block; runs wherever the last lease was dropped, perhaps while a panic unwinds.
+    fn poisoned(&self, attempts: u32);
+}
+
+/// Whether the lane takes messages in and hands them out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Intake {
+    /// Normal.
+    Open,
+    /// Nothing more comes in; what is queued is still handed out.
+    Draining,
+}
+
+/// A bounded lane. Clones are handles of the same lane.
+///
+/// ```
+/// use std::time::Duration;
+/// use futures_util::StreamExt;
+/// use obtrace::supervisors::kernel::lane::{Cargo, Lane};
+/// use obtrace::supervisors::kernel::policy::Policy;
+/// use obtrace::supervisors::kernel::probe::Probe;
+///
+/// struct Batch(&'static str);
+///
+/// impl Cargo for Batch {
+///     fn weight(&self) -> usize {
+///         self.0.len()
+///     }
+///     fn poisoned(&self, attempts: u32) {
+///         eprintln!("{} failed {attempts} times", self.0);
+///     }
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let lane = Lane::new("process.otlp", Policy::default().lane);
+/// lane.port().send(Batch("spans"), Duration::from_secs(1)).await.unwrap();
+///
+/// // In a tree the supervisor gives the inbox to each incarnation; this one crashes with the batch in hand …
+/// let mut inbox = lane.inbox(Probe::detached());
+/// let lease = inbox.next().await.unwrap();
+/// drop((lease, inbox));
+///
+/// // … so the next one gets it again.
+/// let mut inbox = lane.inbox(Probe::detached());
+/// let lease = inbox.next().await.unwrap();
+/// assert_eq!((lease.0, lease.attempts()), ("spans", 1));
+/// assert!(lease.ack());
+/// # });
+/// ```
+pub struct Lane<M: Cargo> {
+    pub(super) shared: Arc<Shared<M>>,
+}
+
+pub(super) struct Shared<M: Cargo> {
+    pub(super) name: String,
+    pub(super) policy: LanePolicy,
+    pub(super) slots: Semaphore,
+    pub(super) units: Semaphore,
+    pub(super) intake: watch::Sender<Intake>,
+    state: Mutex<State<M>>,
+    counters: Counters,
+}
+
+struct State<M> {
+    queue: VecDeque<Parcel<M>>,
+    leased: BTreeMap<u64, (Parcel<M>, Generation)>,
+    wakers: BTreeMap<u64, Waker>,
+    next_id: u64,
+    next_place: u64,
+}
+
+struct Parcel<M> {
+    /// Place in the order of arrival, which redelivery keeps.
+    place: u64,
+    message: Arc<M>,
+    units: u32,
+    attempts: u32,
+}
+
+#[derive(Default)]
+struct Counters {
+    sent: AtomicU64,
+    acked: AtomicU64,
+    redelivered: AtomicU64,
+    poisoned: AtomicU64,
+    shed: AtomicU64,
+}
+
+/// Fill and counters of a lane, for the tree snapshot and metrics.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct LaneStats {
+    /// Name of the lane, which is the path of the child that reads it.
+    pub name: String,
+    /// Messages waiting.
+    pub queued: usize,
+    /// Messages in an actor's hands.
+    pub leased: usize,
+    /// Most messages resident.
+    pub capacity: usize,
+    /// Bytes resident, rounded up to KiB a message.
+    pub bytes: usize,
+    /// Most bytes resident.
+    pub capacity_bytes: usize,
+    /// Messages ever accepted.
+    pub sent: u64,
+    /// Messages acknowledged by their actor.
+    pub acked: u64,
+    /// Deliveries that ended without an acknowledgement.
+    pub redelivered: u64,
+    /// Messages that took the poison path.
+    pub poisoned: u64,
+    /// Messages refused because the lane was full.
+    pub shed: u64,
+}
+
+/// What the kernel can ask of a lane without knowing what travels in it.
+pub trait LaneView: Send + Sync {
+    /// Fill and counters.
+    fn stats(&self) -> LaneStats;
+    /// Lets nothing more in; what is queued is still handed out.
+    fn close(&self);
+    /// Takes every lease of an incarnation that is no longer the current one of its child back into the queue; its later
+    /// acknowledgements count for nothing. Returns how many.
+    fn revoke(&self) -> usize;
+}
+
+impl<M: Cargo> Clone for Lane<M> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl<M: Cargo> std::fmt::Debug for Lane<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lane({:?})", self.stats())
+    }
+}
+
+// === impl Lane ===
+
+impl<M: Cargo> Lane<M> {
+    /// An empty open lane. Bounds below one message or one KiB are raised to that.
+    pub fn new(name: impl Into<String>, policy: LanePolicy) -> Self {
+        let units = (policy.bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            shared: Arc::new(Shared {
+                name: name.into(),
+                slots: Semaphore::new(policy.capacity.max(1)),
+                units: Semaphore::new(units),
+                intake: watch::Sender::new(Intake::Open),
+                state: Mutex::new(State {
+                    queue: VecDeque::new(),
+                    leased: BTreeMap::new(),
+                    wakers: BTreeMap::new(),
+                    next_id: 0,
+                    next_place: 0,
+                }),
+                counters: Counters::default(),
+                policy,
+            }),
+        }
+    }
+
+    /// A sender into this lane.
+    pub fn port(&self) -> Port<M> {
+        Port::new(self.shared.clone())
+    }
+
+    /// The receiving end for one incarnation. It hands out at most `credits` leases at a time.
+    pub fn inbox(&self, probe: Probe) -> Inbox<M> {
+        let id = self.shared.state.lock().next_id();
+        Inbox { shared: self.shared.clone(), id, probe, held: Arc::new(Held::default()) }
+    }
+}
+
+impl<M: Cargo> LaneView for Lane<M> {
+    fn stats(&self) -> LaneStats {
+        let (queued, leased, units) = {
+            let state = self.shared.state.lock();
+            let units: u64 = state
+                .queue
+                .iter()
+                .map(|p| u64::from(p.units))
+                .chain(state.leased.values().map(|(p, _)| u64::from(p.units)))
+                .sum();
+            (state.queue.len(), state.leased.len(), units)
+        };
+        let counters = &self.shared.counters;
+        LaneStats {
+            name: self.shared.name.clone(),
+            queued,
+            leased,
+            capacity: self.shared.policy.capacity,
+            bytes: units as usize * UNIT,
+            capacity_bytes: self.shared.policy.bytes,
+            sent: counters.sent.load(Ordering::Relaxed),
+            acked: counters.acked.load(Ordering::Relaxed),
+            redelivered: counters.redelivered.load(Ordering::Relaxed),
+            poisoned: counters.poisoned.load(Ordering::Relaxed),
+            shed: counters.shed.load(Ordering::Relaxed),
+        }
+    }
+
+    fn close(&self) {
+        self.shared.intake.send_replace(Intake::Draining);
+        self.shared.wake_all();
+    }
+
+    fn revoke(&self) -> usize {
+        let stale: Vec<u64> = {
+            let state = self.shared.state.lock();
+            state.leased.iter().filter(|(_, (_, by))| !by.is_current()).map(|(id, _)| *id).collect()
+        };
+        stale.into_iter().filter(|id| self.shared.give_back(*id)).count()
+    }
+}
+
+// === impl Shared ===
+
+impl<M: Cargo> Shared<M> {
+    /// Permits a message of `weight` bytes takes; a message larger than the whole bound takes all of it.
+    pub(super) fn units_of(&self, weight: usize) -> u32 {
+        let bound = (self.policy.bytes / UNIT).clamp(1, u32::MAX as usize);
+        u32::try_from(weight.div_ceil(UNIT).clamp(1, bound)).unwrap_or(u32::MAX)
+    }
+
+    /// Queues a message whose permits were already taken (and forgotten) by the port. Says no, and returns the permits,
+    /// if the lane was closed meanwhile: an inbox that saw it closed and empty must be able to rely on that.
+    pub(super) fn push(&self, message: M, units: u32) -> bool {
+        {
+            let mut state = self.state.lock();
+            if *self.intake.borrow() == Intake::Draining {
+                drop(state);
+                self.release(units);
+                return false;
+            }
+            let place = state.next_place;
+            state.next_place += 1;
+            state.queue.push_back(Parcel { place, message: Arc::new(message), units, attempts: 0 });
+        }
+        self.counters.sent.fetch_add(1, Ordering::Relaxed);
+        self.wake_all();
+        true
+    }
+
+    pub(super) fn count_shed(&self) {
+        self.counters.shed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn release(&self, units: u32) {
+        self.slots.add_permits(1);
+        self.units.add_permits(units as usize);
+    }
+
+    /// Ends a lease for good. False when its holder is a zombie: the lease was revoked, or is about to be.
+    fn settle(&self, id: u64, by: &Generation) -> bool {
+        if !by.is_current() {
+            self.give_back(id);
+            return false;
+        }
+        let taken = self.state.lock().leased.remove(&id);
+        let Some((parcel, _)) = taken else { return false };
+        self.counters.acked.fetch_add(1, Ordering::Relaxed);
+        self.release(parcel.units);
+        true
+    }
+
+    /// Ends a lease without success: back to its place in the queue, or onto the poison path. False if it had ended.
+    fn give_back(&self, id: u64) -> bool {
+        let poisoned = {
+            let mut state = self.state.lock();
+            let Some((mut parcel, _)) = state.leased.remove(&id) else { return false };
+            parcel.attempts += 1;
+            let spent = parcel.attempts >= self.policy.max_attempts.max(1);
+            if spent {
+                Some(parcel)
+            } else {
+                state.put_back(parcel);
+                None
+            }
+        };
+        self.counters.redelivered.fetch_add(1, Ordering::Relaxed);
+        match poisoned {
+            Some(parcel) => self.poison(&parcel),
+            None => self.wake_all(),
+        }
+        true
+    }
+
+    fn poison(&self, parcel: &Parcel<M>) {
+        self.counters.poisoned.fetch_add(1, Ordering::Relaxed);
+        self.release(parcel.units);
+        // Often the lease falls while its holder's panic unwinds: a second panic that got out would abort the process.
+        let told = catch_unwind(AssertUnwindSafe(|| parcel.message.poisoned(parcel.attempts)));
+        if told.is_err() {
+            tracing::error!(lane = self.name, "the poison path of a message panicked");
+        }
+    }
+
+    /// Wakes every inbox, outside the lock: a waker is foreign code.
+    fn wake_all(&self) {
+        let wakers = std::mem::take(&mut self.state.lock().wakers);
+        wakers.into_values().for_each(Waker::wake);
+    }
+}
+
+impl<M> State<M> {
+    fn next_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// Back into the order of arrival. What comes back is older than nearly all that waits, so the search is short.
+    fn put_back(&mut self, parcel: Parcel<M>) {
+        let at = self.queue.iter().position(|other| other.place > parcel.place).unwrap_or(self.queue.len());
+        self.queue.insert(at, parcel);
+    }
+}
+
+/// The receiving end of a lane for one incarnation of an actor: a stream of leases.
+///
+/// It ends once the incarnation was told to drain and has nothing in hand (and, at shutdown, the queue is empty).
+pub struct Inbox<M: Cargo> {
+    shared: Arc<Shared<M>>,
+    id: u64,
+    probe: Probe,
+    held: Arc<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    count: AtomicU64,
+}
+
+impl<M: Cargo> Inbox<M> {
+    fn finished(&self, state: &State<M>) -> bool {
+        let idle = self.held.count.load(Ordering::Acquire) == 0;
+        let draining = *self.shared.intake.borrow() == Intake::Draining;
+        (self.probe.drain_requested() && !draining && idle) || (draining && idle && state.queue.is_empty())
+    }
+}
+
+impl<M: Cargo> Stream for Inbox<M> {
+    type Item = Lease<M>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Lease<M>>> {
+        let this = self.get_mut();
+        let mut state = this.shared.state.lock();
+        if this.finished(&state) || !this.probe.generation().is_current() {
+            return Poll::Ready(None);
+        }
+        let credits = this.shared.policy.credits.max(1) as u64;
+        let draining_only = this.probe.drain_requested() && *this.shared.intake.borrow() == Intake::Open;
+        if !draining_only && this.held.count.load(Ordering::Acquire) < credits {
+            if let Some(parcel) = state.queue.pop_front() {
+                let id = state.next_id();
+                let lease = Lease {
+                    message: parcel.message.clone(),
+                    attempts: parcel.attempts,
+                    id,
+                    generation: this.probe.generation().clone(),
+                    shared: this.shared.clone(),
+                    held: this.held.clone(),
+                    open: true,
+                };
+                state.leased.insert(id, (parcel, lease.generation.clone()));
+                this.held.count.fetch_add(1, Ordering::AcqRel);
+                this.probe.progress();
+                return Poll::Ready(Some(lease));
+            }
+        }
+        state.wakers.insert(this.id, cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl<M: Cargo> Drop for Inbox<M> {
+    fn drop(&mut self) {
+        self.shared.state.lock().wakers.remove(&self.id);
+        // Another incarnation may be waiting for what this one would have taken.
+        self.shared.wake_all();
+    }
+}
+
+impl<M: Cargo> std::fmt::Debug for Inbox<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Inbox({})", self.shared.name)
+    }
+}
+
+/// A message in an actor's hands. [`ack`](Lease::ack) it when its work is done; dropping it brings it back.
+pub struct Lease<M: Cargo> {
+    message: Arc<M>,
+    attempts: u32,
+    id: u64,
+    generation: Generation,
+    shared: Arc<Shared<M>>,
+    held: Arc<Held>,
+    open: bool,
+}
+
+impl<M: Cargo> Lease<M> {
+    /// Deliveries of this message that failed before this one.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// The message, shared with the lane.
+    pub fn message(&self) -> &Arc<M> {
+        &self.message
+    }
+
+    /// The incarnation this lease was given to.
+    pub fn generation(&self) -> &Generation {
+        &self.generation
+    }
+
+    /// The work is done. False when the lease had been revoked, so that the work of a zombie must not count.
+    pub fn ack(mut self) -> bool {
+        self.open = false;
+        let counted = self.shared.settle(self.id, &self.generation);
+        self.let_go();
+        counted
+    }
+
+    fn let_go(&self) {
+        self.held.count.fetch_sub(1, Ordering::AcqRel);
+        self.shared.wake_all();
+    }
+}
+
+impl<M: Cargo> Deref for Lease<M> {
+    type Target = M;
+
+    fn deref(&self) -> &M {
+        &self.message
+    }
+}
+
+impl<M: Cargo> Drop for Lease<M> {
+    fn drop(&mut self) {
+        if self.open {
+            self.shared.give_back(self.id);
+            self.let_go();
+        }
+    }
+}
+
+impl<M: Cargo> std::fmt::Debug for Lease<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lease({}#{}, attempt {})", self.shared.name, self.id, self.attempts + 1)
+    }
+}

@@ -1,0 +1,150 @@
+//! Starts one incarnation of a worker over actix's public seams and reports how it ended.
+//!
+//! The panic is caught outside `ContextFut` but inside the task: actix's hooks then do not run while unwinding, so a
+//! second panic in them cannot abort the process (ARCHITECTURE.md, "Launching over actix").
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use actix::Context;
+use actix::dev::ContextFut;
+use futures_util::FutureExt;
+use futures_util::future::{AbortHandle, AbortRegistration, Abortable};
+
+use super::child_ref::ChildRef;
+use super::events::{ChildEvent, Events};
+use super::exit::ExitReason;
+use super::panics;
+use super::pools::Placement;
+use super::probe::Probe;
+use super::seat::{Attach, Seat, Worker};
+
+/// How to make an incarnation of a worker.
+pub(super) struct Recipe<W: Worker> {
+    pub(super) factory: Box<dyn Fn(&Probe) -> W + Send + Sync>,
+    pub(super) attach: Vec<Arc<Attach<W>>>,
+    pub(super) known_as: Option<ChildRef<W>>,
+    pub(super) control_capacity: usize,
+}
+
+/// The incarnation's own ends of what the supervisor holds.
+pub(super) struct Berth {
+    pub(super) child: usize,
+    pub(super) probe: Probe,
+    pub(super) events: Events,
+    pub(super) placement: Placement,
+}
+
+/// Starts an incarnation. The handle aborts it at its next await.
+pub(super) fn launch<W: Worker>(recipe: Arc<Recipe<W>>, berth: Berth) -> AbortHandle {
+    let (abort, registration) = AbortHandle::new_pair();
+    let guard = ExitGuard::new(&berth);
+    let probe = berth.probe;
+    let start = move || {
+        actix_rt::spawn(async move {
+            let reason = live(recipe, probe, registration).await;
+            guard.report(reason);
+        });
+    };
+    match berth.placement {
+        Placement::Inline => start(),
+        // A stopped arbiter refuses the closure and drops it; the guard in it then reports the exit.
+        Placement::Arbiter(_, arbiter) => {
+            arbiter.spawn_fn(start);
+        }
+    }
+    abort
+}
+
+async fn live<W: Worker>(
+    recipe: Arc<Recipe<W>>,
+    probe: Probe,
+    registration: AbortRegistration,
+) -> ExitReason {
+    let generation = probe.generation().number();
+    // The thread may have been blocked until long after the supervisor gave this incarnation up.
+    if registration.handle().is_aborted() || !probe.generation().is_current() {
+        return ExitReason::Killed;
+    }
+    let mut run = match catch_unwind(AssertUnwindSafe(|| seat(&recipe, &probe))) {
+        Ok(run) => Box::pin(run),
+        Err(payload) => {
+            let text = format!("{} at {}", panics::message_of(&*payload), panics::take_location());
+            return ExitReason::StartFailed(text);
+        }
+    };
+    let first = match probe.failure() {
+        // The factory found out that there is nothing to start.
+        Some((class, why)) => Some(ExitReason::Failed(class, why)),
+        None => match Abortable::new(AssertUnwindSafe(&mut run).catch_unwind(), registration).await {
+            Ok(Ok(())) => None,
+            Ok(Err(payload)) => Some(panicked(&*payload)),
+            Err(_) => Some(ExitReason::Killed),
+        },
+    };
+    // The actor's own drop may panic too; the first fault keeps the blame.
+    probe.set_over();
+    let fall = catch_unwind(AssertUnwindSafe(move || drop(run))).err().map(|payload| panicked(&*payload));
+    if let Some(child_ref) = &recipe.known_as {
+        child_ref.clear(generation);
+    }
+    first.or(fall).unwrap_or_else(|| orderly(&probe))
+}
+
+fn seat<W: Worker>(recipe: &Recipe<W>, probe: &Probe) -> ContextFut<Seat<W>, Context<Seat<W>>> {
+    let mut ctx = Context::<Seat<W>>::new();
+    ctx.set_mailbox_capacity(recipe.control_capacity.max(1));
+    let worker = (recipe.factory)(probe);
+    if let Some(child_ref) = &recipe.known_as {
+        child_ref.publish(probe.generation().number(), actix::AsyncContext::address(&ctx));
+    }
+    ctx.into_future(Seat::new(worker, probe.clone(), recipe.attach.clone()))
+}
+
+fn panicked(payload: &(dyn std::any::Any + Send)) -> ExitReason {
+    ExitReason::Panicked { message: panics::message_of(payload), location: panics::take_location() }
+}
+
+fn orderly(probe: &Probe) -> ExitReason {
+    match probe.failure() {
+        Some((class, why)) => ExitReason::Failed(class, why),
+        None if probe.drain_requested() => ExitReason::Shutdown,
+        None => ExitReason::Done,
+    }
+}
+
+/// Reports the exit exactly once, as `Killed` where the task was dropped before it could say why.
+pub(super) struct ExitGuard {
+    child: usize,
+    launch: u64,
+    events: Events,
+    reported: bool,
+}
+
+impl ExitGuard {
+    pub(super) fn new(berth: &Berth) -> Self {
+        Self {
+            child: berth.child,
+            launch: berth.probe.launch(),
+            events: berth.events.clone(),
+            reported: false,
+        }
+    }
+
+    pub(super) fn report(mut self, reason: ExitReason) {
+        self.push(reason);
+    }
+
+    fn push(&mut self, reason: ExitReason) {
+        self.reported = true;
+        self.events.push(ChildEvent::Exited { child: self.child, launch: self.launch, reason });
+    }
+}
+
+impl Drop for ExitGuard {
+    fn drop(&mut self) {
+        if !self.reported {
+            self.push(ExitReason::Killed);
+        }
+    }
+}

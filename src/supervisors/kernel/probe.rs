@@ -1,0 +1,159 @@
+//! What an incarnation tells its supervisor about itself, and how it hears that it should drain.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::events::{ChildEvent, Events};
+use super::generation::Generation;
+use crate::domain::failure::FailureClass;
+
+/// Why an incarnation is asked to finish up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    /// A sibling's restart takes it along: finish what is in hand, the lane stays open for the successor.
+    Restart,
+    /// The process ends: the lane is closed, finish all that is queued.
+    Shutdown,
+}
+
+/// Handle between one incarnation and its supervisor. Cheap to clone, usable from any thread.
+#[derive(Clone)]
+pub struct Probe {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    child: usize,
+    launch: u64,
+    generation: Generation,
+    events: Events,
+    ready: AtomicBool,
+    over: AtomicBool,
+    progress: AtomicU64,
+    degraded: Mutex<Option<String>>,
+    failure: Mutex<Option<(FailureClass, String)>>,
+    drain: watch::Sender<Option<Drain>>,
+}
+
+impl Probe {
+    pub(super) fn new(child: usize, launch: u64, generation: Generation, events: Events) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                child,
+                launch,
+                generation,
+                events,
+                ready: AtomicBool::new(false),
+                over: AtomicBool::new(false),
+                progress: AtomicU64::new(0),
+                degraded: Mutex::new(None),
+                failure: Mutex::new(None),
+                drain: watch::Sender::new(None),
+            }),
+        }
+    }
+
+    /// A probe that reports to nobody, for calling an actor's parts outside a tree.
+    pub fn detached() -> Self {
+        Self::new(0, 0, super::generation::Generations::default().advance(), Events::default())
+    }
+
+    /// The incarnation this probe belongs to.
+    pub fn generation(&self) -> &Generation {
+        &self.inner.generation
+    }
+
+    /// Reports that the child can do its work: the next sibling may start. Later calls do nothing.
+    pub fn ready(&self) {
+        if !self.inner.ready.swap(true, Ordering::AcqRel) {
+            self.inner.events.push(ChildEvent::Ready { child: self.inner.child, launch: self.inner.launch });
+        }
+    }
+
+    /// True once [`Probe::ready`] was called.
+    pub fn is_ready(&self) -> bool {
+        self.inner.ready.load(Ordering::Acquire)
+    }
+
+    /// Counts a step of work.
+    pub fn progress(&self) {
+        self.inner.progress.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Steps of work counted so far.
+    pub fn progressed(&self) -> u64 {
+        self.inner.progress.load(Ordering::Relaxed)
+    }
+
+    /// Reports that something outside is down: a state that the tree shows, not a crash.
+    pub fn degraded(&self, cause: impl Into<String>) {
+        let cause = cause.into();
+        let mut degraded = self.inner.degraded.lock();
+        if degraded.as_ref() != Some(&cause) {
+            tracing::warn!(child = self.inner.child, cause, "degraded");
+            *degraded = Some(cause);
+        }
+    }
+
+    /// Reports that what was down is back.
+    pub fn recovered(&self) {
+        if self.inner.degraded.lock().take().is_some() {
+            tracing::info!(child = self.inner.child, "recovered");
+        }
+    }
+
+    /// Why the child is degraded, if it is.
+    pub fn degradation(&self) -> Option<String> {
+        self.inner.degraded.lock().clone()
+    }
+
+    /// Notes why the actor is about to stop itself. The first note wins; stop the context afterwards.
+    pub fn fail(&self, class: FailureClass, why: impl Into<String>) {
+        self.inner.failure.lock().get_or_insert_with(|| (class, why.into()));
+    }
+
+    pub(super) fn failure(&self) -> Option<(FailureClass, String)> {
+        self.inner.failure.lock().clone()
+    }
+
+    /// Which launch of its supervisor this is; two members of a group may share a slot, never a launch.
+    pub(super) fn launch(&self) -> u64 {
+        self.inner.launch
+    }
+
+    /// Says that the incarnation has ended and is only being taken down.
+    pub(super) fn set_over(&self) {
+        self.inner.over.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.inner.over.load(Ordering::Acquire)
+    }
+
+    pub(super) fn request_drain(&self, drain: Drain) {
+        self.inner.drain.send_replace(Some(drain));
+    }
+
+    /// True once the supervisor asked this incarnation to finish up.
+    pub fn drain_requested(&self) -> bool {
+        self.inner.drain.borrow().is_some()
+    }
+
+    /// Resolves when the supervisor asks this incarnation to finish up.
+    pub fn drained(&self) -> impl Future<Output = Drain> + Send + 'static {
+        let mut drain = self.inner.drain.subscribe();
+        async move {
+            // An error means the probe is gone, and with it the incarnation.
+            drain.wait_for(Option::is_some).await.ok().and_then(|kind| *kind).unwrap_or(Drain::Shutdown)
+        }
+    }
+}
+
+impl std::fmt::Debug for Probe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Probe(child {}, generation {})", self.inner.child, self.inner.generation.number())
+    }
+}

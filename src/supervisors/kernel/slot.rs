@@ -1,0 +1,98 @@
+//! The supervisor's record of one child: what runs, what is to be started when, and what is being seen off.
+
+use std::sync::Arc;
+
+use futures_util::future::AbortHandle;
+use tokio::time::Instant;
+
+use super::exit::ExitReason;
+use super::pools::ArbiterId;
+use super::probe::Probe;
+use super::snapshot::Node;
+use super::spec::{ChildSpec, Kind};
+
+pub(super) struct Slot {
+    pub(super) spec: ChildSpec,
+    pub(super) node: Arc<Node>,
+    /// Which wish of a dynamic group this member fulfils; 0 elsewhere.
+    pub(super) wish: u64,
+    pub(super) run: Option<Running>,
+    pub(super) pending: Option<Pending>,
+    /// Its member is gone for good: the slot is free for another.
+    pub(super) free: bool,
+}
+
+/// The incarnation that runs.
+pub(super) struct Running {
+    pub(super) launch: u64,
+    pub(super) probe: Probe,
+    pub(super) abort: AbortHandle,
+    pub(super) arbiter: Option<ArbiterId>,
+    pub(super) started: Instant,
+    pub(super) up: bool,
+    /// When it must have reported ready.
+    pub(super) ready_by: Option<Instant>,
+    pub(super) leaving: Option<Leaving>,
+}
+
+/// An incarnation that was asked to go, while its siblings live on.
+pub(super) struct Leaving {
+    /// When patience ends: first with its draining, then with its thread. `None` for a supervisor, which bounds itself.
+    pub(super) until: Option<Instant>,
+    pub(super) aborted: bool,
+    pub(super) then: Then,
+}
+
+/// What follows when a leaving incarnation is gone.
+pub(super) enum Then {
+    /// The member is no longer wanted.
+    Forget,
+    /// It counts as an exit for this reason.
+    Exit(ExitReason),
+}
+
+/// A start that is to come.
+pub(super) struct Pending {
+    pub(super) at: Instant,
+    pub(super) turn: Turn,
+}
+
+/// Whom a pending start waits for, besides the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Nobody.
+    Alone,
+    /// Every earlier sibling that is on its way up.
+    InOrder,
+    /// Nobody, and nobody waits for it: it was put aside.
+    Probation,
+}
+
+impl Slot {
+    pub(super) fn new(spec: ChildSpec, node: Arc<Node>, wish: u64) -> Self {
+        Self { spec, node, wish, run: None, pending: None, free: false }
+    }
+
+    pub(super) fn is_worker(&self) -> bool {
+        matches!(self.spec.kind, Kind::Worker(_))
+    }
+
+    /// On its way up: later siblings that start in order wait for it.
+    pub(super) fn is_coming(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| !run.up)
+            || self.pending.as_ref().is_some_and(|pending| pending.turn != Turn::Probation)
+    }
+
+    pub(super) fn launch(&self) -> Option<u64> {
+        self.run.as_ref().map(|run| run.launch)
+    }
+
+    /// When something has to be done about the incarnation, if it does nothing itself.
+    pub(super) fn patience(&self) -> Option<Instant> {
+        let run = self.run.as_ref()?;
+        match &run.leaving {
+            Some(leaving) => leaving.until,
+            None => run.ready_by,
+        }
+    }
+}

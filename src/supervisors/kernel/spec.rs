@@ -1,0 +1,234 @@
+//! What a stage hands to the kernel: the specification of its children.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::future::AbortHandle;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::child_ref::ChildRef;
+use super::lane::{Cargo, Lane, LaneView};
+use super::launch::{Berth, Recipe, launch};
+use super::policy::Policy;
+use super::probe::Probe;
+use super::seat::{Consume, Worker, attach_lane};
+
+/// A child of a supervisor: a worker, a supervisor, or a dynamic group. Cheap to clone.
+///
+/// ```
+/// use obtrace::supervisors::kernel::policy::{Policy, Strategy};
+/// use obtrace::supervisors::kernel::seat::Worker;
+/// use obtrace::supervisors::kernel::spec::{ChildSpec, Group};
+///
+/// struct Clerk;
+/// impl Worker for Clerk {}
+///
+/// let clerk = |name: String, policy: Policy| ChildSpec::worker(name, policy, |_probe| Clerk).build();
+/// let counter = ChildSpec::replicated("counter", Policy { replicas: 3, ..Policy::default() }, clerk);
+/// // Members of a group come and go while the tree runs.
+/// let guests = Group::default();
+/// guests.want(clerk("guest-1".into(), Policy::default()));
+/// let shop = ChildSpec::supervisor(
+///     "shop",
+///     Policy { strategy: Strategy::RestForOne, ..Policy::default() },
+///     vec![counter, ChildSpec::group("guests", Policy::default(), guests)],
+/// );
+/// assert_eq!(shop.name, "shop");
+/// ```
+#[derive(Clone)]
+pub struct ChildSpec {
+    /// Name within the parent; the path is made of these, joined by dots.
+    pub name: String,
+    /// Its policy.
+    pub policy: Policy,
+    pub(super) kind: Kind,
+}
+
+#[derive(Clone)]
+pub(super) enum Kind {
+    Worker(Arc<dyn Launcher>),
+    Supervisor(Arc<Vec<ChildSpec>>),
+    Group(Group),
+}
+
+/// Starts incarnations of one worker, whatever its type.
+pub(super) trait Launcher: Send + Sync {
+    fn launch(&self, berth: Berth) -> AbortHandle;
+    fn lanes(&self) -> &[Arc<dyn LaneView>];
+}
+
+impl ChildSpec {
+    /// A supervisor over `children`, started in this order and stopped in the reverse one.
+    pub fn supervisor(name: impl Into<String>, policy: Policy, children: Vec<ChildSpec>) -> Self {
+        Self { name: name.into(), policy, kind: Kind::Supervisor(Arc::new(children)) }
+    }
+
+    /// A dynamic group: its members come and go by name while it runs.
+    pub fn group(name: impl Into<String>, policy: Policy, group: Group) -> Self {
+        Self { name: name.into(), policy, kind: Kind::Group(group) }
+    }
+
+    /// Starts the description of a worker made by `factory`, which runs on the worker's own thread.
+    pub fn worker<W: Worker>(
+        name: impl Into<String>,
+        policy: Policy,
+        factory: impl Fn(&Probe) -> W + Send + Sync + 'static,
+    ) -> WorkerSpec<W> {
+        let control_capacity = policy.control_capacity;
+        WorkerSpec {
+            name: name.into(),
+            policy,
+            recipe: Recipe {
+                factory: Box::new(factory),
+                attach: Vec::new(),
+                known_as: None,
+                control_capacity,
+            },
+            lanes: Vec::new(),
+        }
+    }
+
+    /// `policy.replicas` workers side by side, made by `make`; a supervisor of that name stands over them.
+    pub fn replicated(
+        name: impl Into<String>,
+        policy: Policy,
+        make: impl Fn(String, Policy) -> ChildSpec,
+    ) -> Self {
+        let replicas = policy.replicas.max(1);
+        let children = (1..=replicas).map(|n| make(n.to_string(), policy.clone())).collect();
+        Self::supervisor(name, policy, children)
+    }
+}
+
+impl std::fmt::Debug for ChildSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match &self.kind {
+            Kind::Worker(_) => "worker",
+            Kind::Supervisor(_) => "supervisor",
+            Kind::Group(_) => "group",
+        };
+        write!(f, "ChildSpec({kind} {})", self.name)
+    }
+}
+
+/// A worker being described.
+pub struct WorkerSpec<W: Worker> {
+    name: String,
+    policy: Policy,
+    recipe: Recipe<W>,
+    lanes: Vec<Arc<dyn LaneView>>,
+}
+
+impl<W: Worker> WorkerSpec<W> {
+    /// The worker reads this lane.
+    #[must_use]
+    pub fn reads<M: Cargo>(mut self, lane: &Lane<M>) -> Self
+    where
+        W: Consume<M>,
+    {
+        self.recipe.attach.push(attach_lane::<W, M>(lane));
+        self.lanes.push(Arc::new(lane.clone()));
+        self
+    }
+
+    /// The worker answers control messages through this reference.
+    #[must_use]
+    pub fn known_as(mut self, child_ref: &ChildRef<W>) -> Self {
+        child_ref.bound(self.recipe.control_capacity);
+        self.recipe.known_as = Some(child_ref.clone());
+        self
+    }
+
+    /// The finished specification.
+    pub fn build(self) -> ChildSpec {
+        let launcher = WorkerLauncher { recipe: Arc::new(self.recipe), lanes: self.lanes };
+        ChildSpec { name: self.name, policy: self.policy, kind: Kind::Worker(Arc::new(launcher)) }
+    }
+}
+
+impl<W: Worker> std::fmt::Debug for WorkerSpec<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "WorkerSpec({})", self.name)
+    }
+}
+
+struct WorkerLauncher<W: Worker> {
+    recipe: Arc<Recipe<W>>,
+    lanes: Vec<Arc<dyn LaneView>>,
+}
+
+impl<W: Worker> Launcher for WorkerLauncher<W> {
+    fn launch(&self, berth: Berth) -> AbortHandle {
+        launch(self.recipe.clone(), berth)
+    }
+
+    fn lanes(&self) -> &[Arc<dyn LaneView>] {
+        &self.lanes
+    }
+}
+
+/// The wanted members of a dynamic group. The group's supervisor keeps what runs equal to what is wanted, also across
+/// its own restarts. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Group {
+    inner: Arc<(Mutex<Wishes>, Notify)>,
+}
+
+#[derive(Default)]
+struct Wishes {
+    made: u64,
+    members: BTreeMap<String, Wish>,
+}
+
+/// One wanted member. Its number tells a member that was dropped and wanted anew from one that was never dropped.
+#[derive(Clone)]
+pub(super) struct Wish {
+    pub(super) number: u64,
+    pub(super) spec: ChildSpec,
+}
+
+impl Group {
+    /// Wants a member; one of the same name stays as it is.
+    pub fn want(&self, spec: ChildSpec) {
+        let mut wishes = self.inner.0.lock();
+        wishes.made += 1;
+        let number = wishes.made;
+        wishes.members.entry(spec.name.clone()).or_insert(Wish { number, spec });
+        drop(wishes);
+        self.inner.1.notify_one();
+    }
+
+    /// No longer wants the member of this name: it finishes what it has in hand and is removed.
+    pub fn unwant(&self, name: &str) {
+        self.inner.0.lock().members.remove(name);
+        self.inner.1.notify_one();
+    }
+
+    /// Names of the wanted members.
+    pub fn names(&self) -> Vec<String> {
+        self.inner.0.lock().members.keys().cloned().collect()
+    }
+
+    pub(super) fn wanted(&self) -> BTreeMap<String, Wish> {
+        self.inner.0.lock().members.clone()
+    }
+
+    /// Forgets a temporary member that ended, unless it was wanted anew meanwhile.
+    pub(super) fn fulfilled(&self, name: &str, number: u64) {
+        let mut wishes = self.inner.0.lock();
+        if wishes.members.get(name).is_some_and(|wish| wish.number == number) {
+            wishes.members.remove(name);
+        }
+    }
+
+    pub(super) async fn changed(&self) {
+        self.inner.1.notified().await;
+    }
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.names()).finish()
+    }
+}

@@ -1,0 +1,65 @@
+//! The sliding window that counts restarts, to OTP's rule: *more than* `intensity` restarts within `period` is too many.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Restart times of the last `period`, as offsets on any monotonic clock.
+#[derive(Debug, Clone)]
+pub struct Window {
+    intensity: u32,
+    period: Duration,
+    restarts: VecDeque<Duration>,
+}
+
+impl Window {
+    /// An empty window.
+    pub fn new(intensity: u32, period: Duration) -> Self {
+        Self { intensity, period, restarts: VecDeque::new() }
+    }
+
+    /// Counts a restart at `now`. True when the limit is passed: more than `intensity` restarts in `period`.
+    pub fn spend(&mut self, now: Duration) -> bool {
+        self.expire(now);
+        self.restarts.push_back(now);
+        self.restarts.len() > self.intensity as usize
+    }
+
+    /// Restarts still inside the window.
+    pub fn spent(&mut self, now: Duration) -> u32 {
+        self.expire(now);
+        u32::try_from(self.restarts.len()).unwrap_or(u32::MAX)
+    }
+
+    fn expire(&mut self, now: Duration) {
+        while self.restarts.front().is_some_and(|at| now.saturating_sub(*at) > self.period) {
+            self.restarts.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exactly_intensity_is_tolerated_and_one_more_is_not() {
+        let mut window = Window::new(2, Duration::from_secs(10));
+        assert!(!window.spend(Duration::from_secs(0)));
+        assert!(!window.spend(Duration::from_secs(1)));
+        assert!(window.spend(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn restarts_older_than_the_period_are_forgotten() {
+        let mut window = Window::new(1, Duration::from_secs(10));
+        assert!(!window.spend(Duration::from_secs(0)));
+        assert!(!window.spend(Duration::from_secs(11)));
+        assert_eq!(window.spent(Duration::from_secs(11)), 1);
+        assert!(window.spend(Duration::from_secs(12)));
+    }
+
+    #[test]
+    fn zero_intensity_tolerates_nothing() {
+        assert!(Window::new(0, Duration::from_secs(1)).spend(Duration::ZERO));
+    }
+}

@@ -1,0 +1,161 @@
+//! The policy of each node: what the code holds right for it, with what the configuration sets laid over.
+
+use std::time::Duration;
+
+use crate::config::policy::{self, IntensityPer, NodePolicy, OnLimit, Strategy};
+use crate::config::units::ByteSize;
+use crate::config::{Config, ConfigError};
+
+use super::kernel::policy as kernel;
+
+/// Every path of the tree that has a policy, in start order.
+pub const PATHS: [&str; 18] = [
+    "",
+    "store",
+    "store.engine",
+    "store.writer",
+    "broker_out",
+    "broker_out.producer",
+    "broker_out.retention",
+    "process",
+    "process.otlp",
+    "stream_in",
+    "stream_in.consumers",
+    "serve",
+    "serve.query",
+    "serve.http",
+    "ingest",
+    "ingest.receiver",
+    "ingest.grpc",
+    "ingest.http",
+];
+
+/// The policy of the node at `path`.
+pub(super) fn resolve(config: &Config, path: &str) -> kernel::Policy {
+    to_kernel(config.supervision.node_over(path, built_in(config, path)), credits(config, path))
+}
+
+/// Checks the tables of `[supervision.tree]` against the tree's real shape.
+pub fn check(config: &Config) -> Vec<ConfigError> {
+    let known: Vec<(&str, NodePolicy)> =
+        PATHS.iter().filter(|path| !path.is_empty()).map(|path| (*path, built_in(config, path))).collect();
+    config.supervision.check_nodes(&known)
+}
+
+/// What the code holds right where the configuration says nothing.
+fn built_in(config: &Config, path: &str) -> NodePolicy {
+    let mut policy = NodePolicy::default();
+    let cores = u32::try_from(std::thread::available_parallelism().map_or(1, usize::from)).unwrap_or(1);
+    policy.pool = pool(path).map(str::to_owned);
+    match path {
+        "" => {
+            policy.strategy = Strategy::RestForOne;
+            policy.intensity = 3;
+            policy.period = Duration::from_secs(300);
+        }
+        "store.engine" => policy.stop.drain = config.telemetry.engine.stop_timeout + Duration::from_secs(2),
+        "store.writer" => {
+            policy.replicas = 2;
+            lane(&mut policy, 64, 512);
+            policy.stop.drain = Duration::from_secs(20);
+        }
+        "broker_out.producer" => lane(&mut policy, 1024, 256),
+        "process.otlp" => {
+            policy.replicas = if config.process.workers == 0 { cores } else { config.process.workers };
+            lane(&mut policy, 64, 512);
+            policy.stop.drain = Duration::from_secs(25);
+        }
+        "stream_in.consumers" => {
+            policy.intensity_per = IntensityPer::Child;
+            policy.on_limit = OnLimit::Quarantine;
+            policy.stop.drain = Duration::from_secs(25);
+        }
+        "ingest.receiver" => {
+            policy.replicas = cores;
+            lane(&mut policy, 1024, config.ingest.max_in_flight.as_u64() >> 20);
+            policy.lane.max_attempts = 2;
+        }
+        _ => {}
+    }
+    policy
+}
+
+fn lane(policy: &mut NodePolicy, capacity: u32, mib: u64) {
+    policy.lane.capacity = capacity;
+    policy.lane.bytes = ByteSize::mib(mib);
+}
+
+/// The pool of threads a node runs on by default.
+fn pool(path: &str) -> Option<&'static str> {
+    let stage = path.split('.').next().unwrap_or_default();
+    match stage {
+        "store" | "broker_out" => Some("store"),
+        "process" => Some("process"),
+        "stream_in" => Some("stream"),
+        "serve" => Some("serve"),
+        "ingest" => Some(if path == "ingest.receiver" { "ingest" } else { "edge" }),
+        _ => None,
+    }
+}
+
+/// Messages one actor has in hand at a time; what it needs to keep its dependency busy, so code and not config.
+fn credits(config: &Config, path: &str) -> usize {
+    match path {
+        // While one block waits for the store, the next is being transformed.
+        "process.otlp" | "store.writer" => 2,
+        // Appends and requests wait for the disk together: one sync then covers many.
+        "broker_out.producer" => 1024,
+        "ingest.receiver" => 512,
+        "serve.query" => config.serve.max_in_flight as usize,
+        _ => 1,
+    }
+}
+
+fn to_kernel(node: NodePolicy, credits: usize) -> kernel::Policy {
+    kernel::Policy {
+        strategy: match node.strategy {
+            Strategy::OneForOne => kernel::Strategy::OneForOne,
+            Strategy::OneForAll => kernel::Strategy::OneForAll,
+            Strategy::RestForOne => kernel::Strategy::RestForOne,
+        },
+        restart: match node.restart {
+            policy::Restart::Permanent => kernel::Restart::Permanent,
+            policy::Restart::Transient => kernel::Restart::Transient,
+            policy::Restart::Temporary => kernel::Restart::Temporary,
+        },
+        intensity: node.intensity,
+        period: node.period,
+        intensity_per: match node.intensity_per {
+            IntensityPer::Supervisor => kernel::IntensityPer::Supervisor,
+            IntensityPer::Child => kernel::IntensityPer::Child,
+        },
+        on_limit: match node.on_limit {
+            OnLimit::Escalate => kernel::OnLimit::Escalate,
+            OnLimit::Quarantine => kernel::OnLimit::Quarantine,
+        },
+        backoff: kernel::BackoffPolicy {
+            min: node.backoff.min,
+            max: node.backoff.max,
+            factor: node.backoff.factor,
+            jitter: node.backoff.jitter,
+            reset_after: node.backoff.reset_after,
+        },
+        start: kernel::StartPolicy { timeout: node.start.timeout },
+        stop: kernel::StopPolicy { drain: node.stop.drain, kill: node.stop.kill },
+        control_capacity: node.control.capacity as usize,
+        lane: kernel::LanePolicy {
+            capacity: node.lane.capacity as usize,
+            bytes: node.lane.bytes.as_usize(),
+            overflow: match node.lane.overflow {
+                policy::Overflow::Wait => kernel::Overflow::Wait,
+                policy::Overflow::ShedNewest => kernel::Overflow::ShedNewest,
+            },
+            max_attempts: node.lane.max_attempts,
+            credits,
+        },
+        pool: node.pool.unwrap_or_else(|| String::from("default")),
+        replicas: node.replicas as usize,
+        max_children: node.max_children as usize,
+        quarantine: kernel::QuarantinePolicy { cool_down: node.quarantine.cool_down },
+    }
+}

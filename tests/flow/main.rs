@@ -1,0 +1,7 @@
+//! The main path, from a client's request to the query that finds it again, against a real Obtrace process.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod crash;
+mod ingest;
