@@ -173,6 +173,8 @@ fn nothing_is_left_unfinished() {
             ("tests/a.rs", concat!("#[ign", "ore = \"slow\"]\nfn f() {}")),
         ],
     );
+    let child = concat!("#[ign", "ore = \"the child of a_kill_loses_nothing\"]\nfn f() {}");
+    passes(rules::nothing_unfinished, &[("tests/a.rs", child)]);
 }
 
 #[test]
