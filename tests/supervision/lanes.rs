@@ -207,7 +207,7 @@ fn an_answer_comes_back_and_a_lost_message_is_told_from_a_slow_one() {
         fn poisoned(&self, _: u32) {}
     }
     paused(async {
-        let lane = Lane::new("l", bounds(4, 64 * KIB, 1));
+        let lane: Lane<Question> = Lane::new("l", bounds(4, 64 * KIB, 1));
         let port = lane.port();
         let mut inbox = lane.inbox(Probe::detached());
         let answer = async {
