@@ -38,7 +38,7 @@ bench: engine build ## Measures throughput, latency and memory beside peers (ben
 	@benches/load/run.sh $(ARGS)
 
 chaos: engine clients ## The kill and fault loops at length: 100 rounds
-	@OBTRACE_CHAOS_ROUNDS=$${OBTRACE_CHAOS_ROUNDS:-100} dev/test.sh --features chaos --test flow --test supervision $(ARGS)
+	@OBTRACE_CHAOS_ROUNDS=$${OBTRACE_CHAOS_ROUNDS:-100} dev/test.sh --test flow --test supervision $(ARGS)
 
 clean: ## Removes what was compiled; keeps the engine, the clients and all data
 	@cargo clean

@@ -7,7 +7,7 @@ trap 'rm -f "$log" "$log.status"' EXIT
 
 {
     status=0
-    cargo test --locked --no-fail-fast "$@" 2>&1 || status=$?
+    cargo test --locked --no-fail-fast --features chaos "$@" 2>&1 || status=$?
     echo "$status" >"$log.status"
 } | tee "$log"
 

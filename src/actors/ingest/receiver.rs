@@ -33,7 +33,12 @@ pub struct Receiver {
 
 impl Receiver {
     /// A receiver that appends through `producer` and gives an append `deadline`.
-    pub fn new(rules: Arc<AcceptRules>, producer: Port<AppendRecord>, deadline: Duration, metrics: Metrics) -> Self {
+    pub fn new(
+        rules: Arc<AcceptRules>,
+        producer: Port<AppendRecord>,
+        deadline: Duration,
+        metrics: Metrics,
+    ) -> Self {
         Self { rules, producer, deadline, metrics }
     }
 }

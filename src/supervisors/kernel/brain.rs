@@ -153,6 +153,8 @@ impl Brain {
 #[cfg(test)]
 mod tests {
     use super::*;
+    // By name: proptest brings a `Strategy` of its own.
+    use crate::supervisors::kernel::policy::Strategy;
     use proptest::prelude::*;
 
     fn brain(strategy: Strategy, restarts: &[Restart]) -> Brain {
