@@ -156,7 +156,7 @@ fn every_kind_of_bad_payload_gets_a_clear_error_and_does_no_harm() {
     let cases: Vec<(&str, &[(&str, &str)], Vec<u8>, u16, &str)> = vec![
         ("/v1/traces", &[JSON], b"{\"resourceSpans\":".to_vec(), 400, "resourceSpans"),
         ("/v1/traces", &[JSON], b"not json".to_vec(), 400, ""),
-        ("/v1/traces", &[JSON], deep.into_bytes(), 400, ""),
+        ("/v1/traces", &[JSON], deep.into_bytes(), 413, "nested deeper"),
         (
             "/v1/traces",
             &[JSON],
