@@ -54,6 +54,7 @@ impl Consume<ReceiveExport> for Receiver {
         }
         match prepare(&lease, &self.rules) {
             Ok(prepared) => {
+                lease.passed();
                 let append = Append { producer: self.producer.clone(), deadline: self.deadline };
                 let metrics = self.metrics.clone();
                 ctx.spawn(wrap_future(async move {

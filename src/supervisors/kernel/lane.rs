@@ -298,11 +298,13 @@ impl<M: Cargo> Shared<M> {
     }
 
     /// Ends a lease without success: back to its place in the queue, or onto the poison path. False if it had ended.
-    fn give_back(&self, id: u64) -> bool {
+    fn give_back(&self, id: u64, blame: bool) -> bool {
         let poisoned = {
             let mut state = self.state.lock();
             let Some((mut parcel, _)) = state.leased.remove(&id) else { return false };
-            parcel.attempts += 1;
+            if blame {
+                parcel.attempts += 1;
+            }
             let spent = parcel.attempts >= self.policy.max_attempts.max(1);
             if spent {
                 Some(parcel)
@@ -394,6 +396,7 @@ impl<M: Cargo> Stream for Inbox<M> {
                     shared: this.shared.clone(),
                     held: this.held.clone(),
                     open: true,
+                    passed: std::sync::atomic::AtomicBool::new(false),
                 };
                 state.leased.insert(id, (parcel, lease.generation.clone()));
                 this.held.count.fetch_add(1, Ordering::AcqRel);
@@ -429,9 +432,16 @@ pub struct Lease<M: Cargo> {
     shared: Arc<Shared<M>>,
     held: Arc<Held>,
     open: bool,
+    passed: std::sync::atomic::AtomicBool,
 }
 
 impl<M: Cargo> Lease<M> {
+    /// The message itself was handled without a fault; the lease now only waits, for a disk or an answer. A later crash of
+    /// its holder is then not this message's doing: it comes back without another attempt on its count.
+    pub fn passed(&self) {
+        self.passed.store(true, Ordering::Relaxed);
+    }
+
     /// Deliveries of this message that failed before this one.
     pub fn attempts(&self) -> u32 {
         self.attempts
@@ -472,7 +482,7 @@ impl<M: Cargo> Deref for Lease<M> {
 impl<M: Cargo> Drop for Lease<M> {
     fn drop(&mut self) {
         if self.open {
-            self.shared.give_back(self.id);
+            self.shared.give_back(self.id, !self.passed.load(Ordering::Relaxed));
             self.let_go();
         }
     }
