@@ -243,7 +243,7 @@ impl<M: Cargo> LaneView for Lane<M> {
             let state = self.shared.state.lock();
             state.leased.iter().filter(|(_, (_, by))| !by.is_current()).map(|(id, _)| *id).collect()
         };
-        stale.into_iter().filter(|id| self.shared.give_back(*id)).count()
+        stale.into_iter().filter(|id| self.shared.give_back(*id, true)).count()
     }
 }
 
@@ -287,7 +287,7 @@ impl<M: Cargo> Shared<M> {
     /// Ends a lease for good. False when its holder is a zombie: the lease was revoked, or is about to be.
     fn settle(&self, id: u64, by: &Generation) -> bool {
         if !by.is_current() {
-            self.give_back(id);
+            self.give_back(id, true);
             return false;
         }
         let taken = self.state.lock().leased.remove(&id);
