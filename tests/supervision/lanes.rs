@@ -277,6 +277,35 @@ fn many_threads_send_and_crash_and_every_message_is_settled_once() {
     assert_eq!((stats.queued, stats.leased, stats.bytes), (0, 0, 0));
 }
 
+#[test]
+fn what_a_closing_lane_accepted_is_handed_out() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_time().build().unwrap();
+    runtime.block_on(async {
+        for round in 0..300 {
+            let lane = Lane::new("l", bounds(10_000, 64 << 20, 3));
+            let port = lane.port();
+            let sender = tokio::spawn(async move {
+                (0_u32..).take_while(|id| port.try_send(Job::new(*id)).is_ok()).count()
+            });
+            let mut inbox = lane.inbox(Probe::detached());
+            let reader = tokio::spawn(async move {
+                let mut got = 0;
+                while let Some(lease) = inbox.next().await {
+                    got += usize::from(lease.ack());
+                }
+                got
+            });
+            for _ in 0..round % 7 {
+                tokio::task::yield_now().await;
+            }
+            lane.close();
+            assert_eq!(reader.await.unwrap(), sender.await.unwrap(), "round {round}");
+            assert_eq!(lane.stats().queued, 0);
+        }
+    });
+}
+
 /// One lease through an inbox of its own, as an actor that lives for one message.
 async fn next_of(lane: &Lane<Job>) -> Option<obtrace::supervisors::kernel::lane::Lease<Job>> {
     lane.inbox(Probe::detached()).next().await
