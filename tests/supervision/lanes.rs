@@ -1,5 +1,6 @@
 //! Lanes and ports: bounds in count and bytes, waiting and shedding, order, poison, fencing, closing.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
@@ -278,32 +279,20 @@ fn many_threads_send_and_crash_and_every_message_is_settled_once() {
 }
 
 #[test]
-fn what_a_closing_lane_accepted_is_handed_out() {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_time().build().unwrap();
-    runtime.block_on(async {
-        for round in 0..300 {
-            let lane = Lane::new("l", bounds(10_000, 64 << 20, 3));
-            let port = lane.port();
-            let sender = tokio::spawn(async move {
-                (0_u32..).take_while(|id| port.try_send(Job::new(*id)).is_ok()).count()
-            });
-            let mut inbox = lane.inbox(Probe::detached());
-            let reader = tokio::spawn(async move {
-                let mut got = 0;
-                while let Some(lease) = inbox.next().await {
-                    got += usize::from(lease.ack());
-                }
-                got
-            });
-            for _ in 0..round % 7 {
-                tokio::task::yield_now().await;
-            }
-            lane.close();
-            assert_eq!(reader.await.unwrap(), sender.await.unwrap(), "round {round}");
-            assert_eq!(lane.stats().queued, 0);
+fn a_message_that_meets_the_closing_of_its_lane_is_refused_and_not_lost() {
+    /// Closes its lane between the sender's look at the lane and its taking of room.
+    struct Closer(Arc<OnceLock<Lane<Closer>>>);
+    impl Cargo for Closer {
+        fn weight(&self) -> usize {
+            self.0.get().unwrap().close();
+            1
         }
-    });
+        fn poisoned(&self, _: u32) {}
+    }
+    let slot = Arc::new(OnceLock::new());
+    let lane = slot.get_or_init(|| Lane::new("l", bounds(1, KIB, 3))).clone();
+    assert_eq!(lane.port().try_send(Closer(slot.clone())), Err(PortError::Draining));
+    assert_eq!((lane.stats().sent, lane.stats().queued), (0, 0), "its inbox may have ended already");
 }
 
 /// One lease through an inbox of its own, as an actor that lives for one message.
