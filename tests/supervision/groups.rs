@@ -72,7 +72,7 @@ fn a_member_dropped_and_wanted_anew_is_replaced() {
 fn a_hung_leaver_keeps_nobody_waiting() {
     paused(async {
         let (group, trace) = (Group::default(), Trace::default());
-        let hangs = Script::default().drain(|_, _| {});
+        let hangs = Script::default().never_drains();
         group.want(puppet("hung", policy(), &trace, hangs).build());
         let cast = Cast::new("other");
         group.want(cast.plays(policy(), &trace, Script::default()));
@@ -97,7 +97,7 @@ fn all_members_drain_at_once_when_the_group_stops() {
     paused(async {
         let (group, trace) = (Group::default(), Trace::default());
         for name in ["a", "b", "c", "d"] {
-            group.want(puppet(name, policy(), &trace, Script::default().drain(|_, _| {})).build());
+            group.want(puppet(name, policy(), &trace, Script::default().never_drains()).build());
         }
         let rig = group_of(policy(), &group).await;
         pass(ms(1)).await;

@@ -1,5 +1,6 @@
 //! Lanes and ports: bounds in count and bytes, waiting and shedding, order, poison, fencing, closing.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
@@ -275,6 +276,23 @@ fn many_threads_send_and_crash_and_every_message_is_settled_once() {
     assert_eq!((acked.len(), once.len()), ((SENDERS * EACH) as usize, (SENDERS * EACH) as usize));
     let stats = lane.stats();
     assert_eq!((stats.queued, stats.leased, stats.bytes), (0, 0, 0));
+}
+
+#[test]
+fn a_message_that_meets_the_closing_of_its_lane_is_refused_and_not_lost() {
+    /// Closes its lane between the sender's look at the lane and its taking of room.
+    struct Closer(Arc<OnceLock<Lane<Closer>>>);
+    impl Cargo for Closer {
+        fn weight(&self) -> usize {
+            self.0.get().unwrap().close();
+            1
+        }
+        fn poisoned(&self, _: u32) {}
+    }
+    let slot = Arc::new(OnceLock::new());
+    let lane = slot.get_or_init(|| Lane::new("l", bounds(1, KIB, 3))).clone();
+    assert_eq!(lane.port().try_send(Closer(slot.clone())), Err(PortError::Draining));
+    assert_eq!((lane.stats().sent, lane.stats().queued), (0, 0), "its inbox may have ended already");
 }
 
 /// One lease through an inbox of its own, as an actor that lives for one message.

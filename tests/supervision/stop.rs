@@ -109,7 +109,7 @@ fn a_child_that_does_not_drain_is_aborted_and_named_and_its_message_kept() {
 fn the_budget_of_the_whole_stop_is_a_ceiling() {
     paused(async {
         let trace = Trace::default();
-        let never = || Script::default().drain(|_, _| {});
+        let never = || Script::default().never_drains();
         let stage = |name: &str, child: &str| {
             ChildSpec::supervisor(name, policy(), vec![puppet(child, policy(), &trace, never()).build()])
         };
@@ -157,6 +157,43 @@ fn a_stop_before_the_tree_is_up_and_one_during_a_backoff_are_clean() {
             Err(PortError::Draining),
             "closed although nobody reads it"
         );
+    });
+}
+
+#[test]
+fn a_stop_that_comes_while_a_group_restart_drains_is_heard() {
+    paused(async {
+        let trace = Trace::default();
+        let cast = Cast::new("crash");
+        let all = Policy { strategy: obtrace::supervisors::kernel::policy::Strategy::OneForAll, ..policy() };
+        let children = vec![
+            cast.plays(policy(), &trace, Script::default()),
+            puppet("hung", policy(), &trace, Script::default().never_drains()).build(),
+        ];
+        let rig = Rig::up(all, children).await;
+        cast.told(Order::Panic).await;
+        pass(Duration::from_secs(1)).await;
+        let report = rig.stop().await;
+        assert_eq!((report.reason, report.over_budget), (ExitReason::Shutdown, false));
+        assert_eq!(report.forced, ["hung"]);
+        assert_eq!(trace.take(), ["+crash", "+hung", "-crash", "-hung"], "nobody is started again");
+    });
+}
+
+#[test]
+fn a_supervisor_that_is_aborted_takes_its_children_along() {
+    paused(async {
+        let trace = Trace::default();
+        let never = puppet("deep", policy(), &trace, Script::default().never_drains()).build();
+        let nested = ChildSpec::supervisor("b", policy(), vec![never]);
+        let root =
+            ChildSpec::supervisor("root", policy(), vec![ChildSpec::supervisor("a", policy(), vec![nested])]);
+        let mut tree = Tree::start(&root, Pools::new([].into()));
+        tree.ready().await.unwrap();
+        let report = tree.stop(ms(1)).await;
+        assert_eq!((report.forced, report.over_budget), (vec!["a.b.deep".to_owned()], true));
+        pass(ms(1)).await;
+        assert_eq!(trace.take(), ["+deep", "-deep"]);
     });
 }
 

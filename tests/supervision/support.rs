@@ -130,6 +130,13 @@ impl Script {
         self
     }
 
+    /// Asked to finish up, it goes on for ever.
+    pub(crate) fn never_drains(self) -> Self {
+        self.drain(|_, ctx| {
+            actix::AsyncContext::spawn(ctx, actix::fut::wrap_future(std::future::pending()));
+        })
+    }
+
     pub(crate) fn dropped(mut self, hook: impl Fn(u64) + Send + Sync + 'static) -> Self {
         self.dropped = Some(Arc::new(hook));
         self

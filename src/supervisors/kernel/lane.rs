@@ -370,7 +370,8 @@ impl<M: Cargo> Inbox<M> {
     fn finished(&self, state: &State<M>) -> bool {
         let idle = self.held.count.load(Ordering::Acquire) == 0;
         let draining = *self.shared.intake.borrow() == Intake::Draining;
-        (self.probe.drain_requested() && !draining && idle) || (draining && idle && state.queue.is_empty())
+        // A closed lane is worked off to its end; an open one is left to the successor.
+        idle && if draining { state.queue.is_empty() } else { self.probe.drain_requested() }
     }
 }
 
@@ -385,24 +386,23 @@ impl<M: Cargo> Stream for Inbox<M> {
         }
         let credits = this.shared.policy.credits.max(1) as u64;
         let draining_only = this.probe.drain_requested() && *this.shared.intake.borrow() == Intake::Open;
-        if !draining_only && this.held.count.load(Ordering::Acquire) < credits {
-            if let Some(parcel) = state.queue.pop_front() {
-                let id = state.next_id();
-                let lease = Lease {
-                    message: parcel.message.clone(),
-                    attempts: parcel.attempts,
-                    id,
-                    generation: this.probe.generation().clone(),
-                    shared: this.shared.clone(),
-                    held: this.held.clone(),
-                    open: true,
-                    passed: std::sync::atomic::AtomicBool::new(false),
-                };
-                state.leased.insert(id, (parcel, lease.generation.clone()));
-                this.held.count.fetch_add(1, Ordering::AcqRel);
-                this.probe.progress();
-                return Poll::Ready(Some(lease));
-            }
+        let may_take = !draining_only && this.held.count.load(Ordering::Acquire) < credits;
+        if let Some(parcel) = may_take.then(|| state.queue.pop_front()).flatten() {
+            let id = state.next_id();
+            let lease = Lease {
+                message: parcel.message.clone(),
+                attempts: parcel.attempts,
+                id,
+                generation: this.probe.generation().clone(),
+                shared: this.shared.clone(),
+                held: this.held.clone(),
+                open: true,
+                passed: std::sync::atomic::AtomicBool::new(false),
+            };
+            state.leased.insert(id, (parcel, lease.generation.clone()));
+            this.held.count.fetch_add(1, Ordering::AcqRel);
+            this.probe.progress();
+            return Poll::Ready(Some(lease));
         }
         state.wakers.insert(this.id, cx.waker().clone());
         Poll::Pending
