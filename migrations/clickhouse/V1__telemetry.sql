@@ -7,6 +7,7 @@
 --   * Partitions by day and retention class, dropped whole when the class is over; nothing is rewritten to expire.
 --   * The expiry saturates at the end of DateTime (2106) instead of wrapping round to 1970 and deleting at once.
 --   * `ts_source` says where `ts` came from: 0 the record's own time, 1 its observed time, 2 the time it was received.
+--   * An acknowledged insert is on disk: files and the folder of a part are synced before the answer.
 --   * A block repeated with the same `insert_deduplication_token` is dropped, also for what the view wrote.
 --   * An attribute value is text; `*_types` has one letter an entry, in order, and is empty where all are strings:
 --     s string, b bool, i int, d double, y bytes (base64), a array, k key-value list (both OTLP/JSON), e empty.
@@ -77,7 +78,8 @@ ENGINE = MergeTree
 PARTITION BY (toDate(ts), retention_days)
 ORDER BY (tenant, ts_bucket, service, ts)
 TTL toDateTime(least(toUnixTimestamp64Second(ts) + toInt64(retention_days) * 86400, 4294967295))
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
+SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000, fsync_after_insert = 1,
+    fsync_part_directory = 1;
 
 -- Body words: `hasAllTokens(body, 'word word')` uses the text index and does not mind case.
 CREATE TABLE IF NOT EXISTS logs
@@ -130,7 +132,8 @@ ENGINE = MergeTree
 PARTITION BY (toDate(ts), retention_days)
 ORDER BY (tenant, ts_bucket, service, ts)
 TTL toDateTime(least(toUnixTimestamp64Second(ts) + toInt64(retention_days) * 86400, 4294967295))
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
+SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000, fsync_after_insert = 1,
+    fsync_part_directory = 1;
 
 -- One row a data point, all kinds. `value` counts only where `has_value`; `int_value` is set where an integer was sent.
 CREATE TABLE IF NOT EXISTS metrics
@@ -204,7 +207,8 @@ ENGINE = MergeTree
 PARTITION BY (toDate(ts), retention_days)
 ORDER BY (tenant, metric, service, ts_bucket, series_hash, ts)
 TTL toDateTime(least(toUnixTimestamp64Second(ts) + toInt64(retention_days) * 86400, 4294967295))
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000;
+SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000, fsync_after_insert = 1,
+    fsync_part_directory = 1;
 
 -- Where in time a trace lies, so that a trace by id reads minutes and not everything. A trace that crosses midnight has
 -- a row for each day: readers take min and max over what they find.
@@ -221,7 +225,8 @@ ENGINE = AggregatingMergeTree
 PARTITION BY (day, retention_days)
 ORDER BY (tenant, trace_id)
 TTL toDateTime(least((toInt64(toUInt16(day)) + retention_days + 1) * 86400, 4294967295))
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000, index_granularity = 1024;
+SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000, fsync_after_insert = 1,
+    fsync_part_directory = 1, index_granularity = 1024;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS trace_index_view TO trace_index AS
 SELECT tenant, trace_id, toDate(ts) AS day, retention_days, min(ts) AS min_ts, max(ts) AS max_ts

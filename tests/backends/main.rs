@@ -4,3 +4,4 @@ mod engine;
 mod event_log;
 mod event_log_embedded;
 mod query;
+mod telemetry;

@@ -149,7 +149,8 @@ fn shorten(text: &str) -> String {
     if text.len() <= TEXT_BYTES {
         return text.to_owned();
     }
-    format!("{}…", &text[..text.floor_char_boundary(TEXT_BYTES)])
+    let end = (0..=TEXT_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}…", &text[..end])
 }
 
 /// An error with its causes, since the outermost often says no more than "client error".

@@ -20,7 +20,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Where applied versions are noted. Not a migration: it has to be there before the first.
 const NOTES: &str = "CREATE TABLE IF NOT EXISTS schema_migrations
 (version UInt32, name String, checksum String, build String, applied_at DateTime64(3, 'UTC') DEFAULT now64(3))
-ENGINE = MergeTree ORDER BY version SETTINGS non_replicated_deduplication_window = 1000";
+ENGINE = MergeTree ORDER BY version
+SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1";
 
 /// A step of the schema.
 #[derive(Debug, Clone, Copy)]

@@ -85,7 +85,7 @@ impl LogColumns {
 
     /// Hands the block over and begins a new one.
     pub fn finish(&mut self) -> RecordBatch {
-        let mut done = std::mem::replace(self, Self::new());
+        let mut done = std::mem::take(self);
         let mut batch = done.common.finish();
         batch.put("observed_ts", nanos(&mut done.observed_ts));
         batch.put("trace_id", done.trace_id.finish());

@@ -172,7 +172,7 @@ impl MetricColumns {
 
     /// Hands the block over and begins a new one.
     pub fn finish(&mut self) -> RecordBatch {
-        let mut done = mem::replace(self, Self::new());
+        let mut done = mem::take(self);
         let mut batch = done.common.finish();
         batch.put("metric", done.metric.finish());
         batch.put("unit", done.unit.finish());

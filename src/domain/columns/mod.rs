@@ -11,6 +11,8 @@ mod parts;
 mod point;
 pub mod restore;
 mod spans;
+#[cfg(test)]
+mod tests;
 mod value;
 
 pub use logs::LogColumns;

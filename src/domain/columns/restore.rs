@@ -130,7 +130,8 @@ impl Json<'_> {
         } else if let Some(index) = self.string_value_strindex {
             Value::StringValueStrindex(index)
         } else if let Some(items) = self.array_value {
-            let values = items.values.into_iter().map(|raw| any(raw, depth + 1)).collect::<Result<_, _>>()?;
+            let values =
+                items.values.into_iter().map(|raw| nested(raw, depth + 1)).collect::<Result<_, _>>()?;
             Value::ArrayValue(ArrayValue { values })
         } else if let Some(items) = self.kvlist_value {
             let values =
@@ -142,7 +143,7 @@ impl Json<'_> {
     }
 }
 
-fn any(raw: &RawValue, depth: usize) -> Result<AnyValue, RestoreError> {
+fn nested(raw: &RawValue, depth: usize) -> Result<AnyValue, RestoreError> {
     let read = serde_json::from_str::<Json<'_>>(raw.get()).map_err(|error| wrong(Kind::Array, &error))?;
     Ok(AnyValue { value: read.value(depth)? })
 }
@@ -150,7 +151,7 @@ fn any(raw: &RawValue, depth: usize) -> Result<AnyValue, RestoreError> {
 fn entry(raw: &RawValue, depth: usize) -> Result<KeyValue, RestoreError> {
     let read =
         serde_json::from_str::<Entry<'_>>(raw.get()).map_err(|error| wrong(Kind::KeyValues, &error))?;
-    let value = read.value.map(|raw| any(raw, depth)).transpose()?;
+    let value = read.value.map(|raw| nested(raw, depth)).transpose()?;
     Ok(KeyValue { key: read.key, value, key_strindex: 0 })
 }
 

@@ -1,7 +1,7 @@
 //! Spans as columns: one row a span, its events and links as parallel lists.
 
-use arrow_array::types::{UInt8Type, UInt32Type, UInt64Type};
 use arrow_array::RecordBatch;
+use arrow_array::types::{UInt8Type, UInt32Type, UInt64Type};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
@@ -127,7 +127,7 @@ impl SpanColumns {
 
     /// Hands the block over and begins a new one.
     pub fn finish(&mut self) -> RecordBatch {
-        let mut done = std::mem::replace(self, Self::new());
+        let mut done = std::mem::take(self);
         let mut batch = done.common.finish();
         batch.put("trace_id", done.trace_id.finish());
         batch.put("span_id", done.span_id.finish());

@@ -169,7 +169,7 @@ fn write_json(out: &mut Vec<u8>, value: &Value) {
         Value::BytesValue(bytes) => quoted(out, b"{\"bytesValue\":", |out| write_base64(out, bytes)),
         Value::ArrayValue(array) => {
             out.extend_from_slice(b"{\"arrayValue\":{\"values\":[");
-            separated(out, &array.values, |out, item| write_json_any(out, item));
+            separated(out, &array.values, write_json_any);
             out.extend_from_slice(b"]}");
         }
         Value::KvlistValue(list) => {
