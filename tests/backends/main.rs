@@ -3,4 +3,5 @@
 mod engine;
 mod event_log;
 mod event_log_embedded;
+mod query;
 mod telemetry;
