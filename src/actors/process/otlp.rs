@@ -12,7 +12,6 @@ use arrow_array::RecordBatch;
 
 use super::transform::{Dead, Transformed, dead_letter, transform};
 use crate::backends::event_log::StoredRecord;
-use crate::backends::telemetry::client::TelemetryError;
 use crate::domain::block::BlockId;
 use crate::domain::failure::{Classified, FailureClass};
 use crate::domain::signal::{DLQ_TOPIC, Signal};
@@ -70,8 +69,8 @@ impl Consume<ProcessBlock> for OtlpWorker {
 
 /// Why a block cannot be settled now.
 enum Trouble {
-    /// The store can never take these rows.
-    Rows(TelemetryError),
+    /// The store can never take these rows together, and why.
+    Rows(String),
     /// Something is away.
     Later(String),
 }
@@ -85,7 +84,12 @@ impl Outlets {
     ) -> BlockOutcome {
         let signal = transformed.signal;
         let (mut rows, mut dead) = (transformed.rows, transformed.dead.clone());
-        match self.store(block, transformed).await {
+        let stored = if transformed.batches.len() > 1 {
+            Err(Trouble::Rows(String::from("it is too large for one insert")))
+        } else {
+            self.store(block, transformed).await
+        };
+        match stored {
             Ok(()) => {}
             Err(Trouble::Rows(error)) => match self.one_by_one(block, records, &error).await {
                 Ok((stored, offenders)) => (rows, dead) = (stored, offenders),
@@ -105,14 +109,15 @@ impl Outlets {
         BlockOutcome::Settled { rows, dead: buried }
     }
 
-    /// The store refused a block for what is in it: each record goes alone, and those refused again are the offenders.
+    /// A block that cannot be stored as one: each record goes alone under a token of its own, and those refused again are
+    /// the offenders. Nothing of the block was stored before, so no row is stored twice.
     async fn one_by_one(
         &self,
         block: &BlockId,
         records: &[StoredRecord],
-        error: &TelemetryError,
+        why: &str,
     ) -> Result<(u64, Vec<Dead>), String> {
-        tracing::warn!(%block, %error, "the store refused the block, storing its records one by one");
+        tracing::warn!(%block, why, "the block cannot be stored as one, storing its records one by one");
         let (mut rows, mut dead) = (0, Vec::new());
         for record in records {
             let single = transform(std::slice::from_ref(record), true);
@@ -134,19 +139,17 @@ impl Outlets {
 
     async fn store(&self, block: &BlockId, transformed: Transformed) -> Result<(), Trouble> {
         let Some(signal) = transformed.signal else { return Ok(()) };
-        for (part, batch) in transformed.batches.into_iter().enumerate() {
-            // The same records make the same parts, so a part's number is as good a token as the block's id.
-            let token = if part == 0 { block.to_string() } else { format!("{block}-part{part}") };
-            self.insert(table(signal), batch, token).await?;
+        match transformed.batches.into_iter().next() {
+            Some(batch) => self.insert(table(signal), batch, block.to_string()).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     async fn insert(&self, table: &'static str, batch: RecordBatch, token: String) -> Result<(), Trouble> {
         let make = |reply| StoreRows { table, batch, token, reply };
         match self.store.ask(make, STORE_DEADLINE).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) if error.class() == FailureClass::Poison => Err(Trouble::Rows(error)),
+            Ok(Err(error)) if error.class() == FailureClass::Poison => Err(Trouble::Rows(error.to_string())),
             Ok(Err(error)) => Err(Trouble::Later(error.to_string())),
             Err(error) => Err(Trouble::Later(format!("the telemetry writer: {error}"))),
         }
