@@ -143,13 +143,3 @@ fn project_app_and_env_narrow_where_the_scope_names_them() {
         assert_eq!(narrowed, !statement.sql().contains("FROM trace_index"), "{}", statement.sql());
     }
 }
-
-/// Prints every statement with its parameters, to be tried on a real store by hand.
-#[test]
-#[ignore = "prints statements for a manual run against a store"]
-fn print_statements() {
-    for statement in all(&Scope::dev_default(), "a=b") {
-        let params: Vec<String> = statement.params().iter().map(|(k, v)| format!("{k}\t{v}")).collect();
-        println!("@@{}\n{}", statement.sql(), params.join("\n"));
-    }
-}
