@@ -37,7 +37,8 @@ pub const EXIT_CONFIG: u8 = 78;
 
 /// Runs Obtrace until it is told to stop or its root fails.
 pub fn run(config: Config) -> ExitCode {
-    let Ok(io) = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("io").enable_all().build()
+    let Ok(io) =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("io").enable_all().build()
     else {
         return fail(EXIT_CONFIG, "the I/O runtime cannot be started: is the limit of threads reached?");
     };
@@ -100,7 +101,8 @@ fn open_log(config: &Config) -> Result<(EmbeddedLog, OpenReport), LogError> {
         retention_age: Some(stream.retention_age),
         retention_bytes: Some(stream.retention_bytes.as_u64()),
     };
-    let mut topics: Vec<TopicConfig> = Signal::ALL.iter().map(|s| topic(s.topic(), stream.partitions)).collect();
+    let mut topics: Vec<TopicConfig> =
+        Signal::ALL.iter().map(|s| topic(s.topic(), stream.partitions)).collect();
     // Dead letters are kept until somebody has looked at them; only their size is bounded.
     topics.push(TopicConfig { retention_age: None, ..topic(DLQ_TOPIC, 1) });
     EmbeddedLog::open(EmbeddedLogConfig {

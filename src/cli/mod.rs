@@ -11,8 +11,8 @@ use crate::boot;
 use crate::config::{Config, ConfigErrors, Flag, LoadArgs, Loaded};
 use crate::supervisors::policies;
 use crate::telemetry::logging;
-use crate::tools::error::ToolError;
 use crate::tools::demo::{self, DemoArgs};
+use crate::tools::error::ToolError;
 use crate::tools::load::{self, LoadArgs as LoadGeneratorArgs};
 
 mod key;
@@ -137,12 +137,8 @@ fn load_args(args: &ServeArgs, profile: Option<&str>) -> Result<LoadArgs, String
     for set in &args.set {
         flags.push(Flag::assignment(set).map_err(|why| format!("--set: {why}"))?);
     }
-    let args = LoadArgs {
-        profile: profile.map(str::to_owned),
-        files: args.config.clone(),
-        env: Vec::new(),
-        flags,
-    };
+    let args =
+        LoadArgs { profile: profile.map(str::to_owned), files: args.config.clone(), env: Vec::new(), flags };
     Ok(args.with_process_env())
 }
 

@@ -32,7 +32,8 @@ pub(super) async fn run(args: TreeArgs) -> ExitCode {
 
 async fn fetch(api: &str) -> Result<Value, String> {
     let url = format!("{}/admin/tree", api.trim_end_matches('/'));
-    let failed = |error: reqwest::Error| format!("{url} does not answer: {error}; is Obtrace running there? (--api)");
+    let failed =
+        |error: reqwest::Error| format!("{url} does not answer: {error}; is Obtrace running there? (--api)");
     let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().map_err(failed)?;
     let answer = client.get(&url).send().await.map_err(failed)?;
     if !answer.status().is_success() {
@@ -102,7 +103,9 @@ mod tests {
         let rows: Vec<&str> = drawn.lines().collect();
         assert!(rows[0].starts_with("root") && rows[0].ends_with("rest_for_one (limit 3)"));
         assert!(rows[2].starts_with("   └─ writer"), "{drawn}");
-        for part in ["degraded", "restarts 1", "lane 3/8 2/4KiB", "cause: connection refused", "last: panicked at x"] {
+        for part in
+            ["degraded", "restarts 1", "lane 3/8 2/4KiB", "cause: connection refused", "last: panicked at x"]
+        {
             assert!(rows[2].contains(part), "{part} in {}", rows[2]);
         }
     }

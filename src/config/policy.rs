@@ -6,6 +6,12 @@ use super::reader::Reader;
 use super::schema::{Validate, config_enum, config_struct};
 use super::units::ByteSize;
 
+/// Path of the policy that every node inherits.
+pub const DEFAULTS: &str = "supervision.defaults";
+
+/// Keys that speak of one node only: taken from its own table or [`DEFAULTS`], never from a table in between.
+pub const OWN_KEYS: [&str; 2] = ["replicas", "max_children"];
+
 config_enum! {
     /// Which siblings are restarted with a child that failed.
     pub enum Strategy {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::error::suggest;
+use super::policy::{DEFAULTS, OWN_KEYS};
 use super::reader::Explained;
 
 const TREE: &str = "supervision.tree.";
-const DEFAULTS: &str = "supervision.defaults";
 
 /// Every value of a configuration by its dotted path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,16 +36,15 @@ impl Provenance {
     fn inherited(&self, path: &str) -> Option<&Explained> {
         let parts: Vec<&str> = path.strip_prefix(TREE)?.split('.').collect();
         // The key is the last part or the last two (`lane.capacity`); what stands before is the node.
-        let found = (1..=2.min(parts.len())).rev().find_map(|key_parts| {
+        (1..=2.min(parts.len())).rev().find_map(|key_parts| {
             let (node, key) = parts.split_at(parts.len() - key_parts);
             let key = key.join(".");
             let fallback = self.0.get(&format!("{DEFAULTS}.{key}"))?;
-            let own = ["replicas", "max_children"].contains(&key.as_str());
+            let own = OWN_KEYS.contains(&key.as_str());
             let ancestors = (1..=node.len()).rev().filter(|_| !own);
             let mut tables = ancestors.map(|n| format!("{TREE}{}.{key}", node[..n].join(".")));
             Some(tables.find_map(|table| self.0.get(&table)).unwrap_or(fallback))
-        });
-        found
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::error::{ConfigError, suggest};
 use super::node::{Node, Raw, Source, Table};
+use super::policy::{DEFAULTS, OWN_KEYS};
 
 /// A value as it holds, with where it was set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,7 @@ pub struct Reader {
     path: Vec<String>,
     errors: Vec<ConfigError>,
     values: BTreeMap<String, Explained>,
+    tables: BTreeMap<String, Source>,
     inherit: Option<Inherit>,
 }
 
@@ -86,6 +88,7 @@ impl Reader {
             self.fail(&node.source, format!("{here}: expected a table, found {}{hint}", node.raw));
             return None;
         };
+        self.tables.insert(self.path.join("."), node.source.clone());
         for (key, value) in table.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
             self.unknown(key, &value.source, known);
         }
@@ -116,22 +119,24 @@ impl Reader {
     pub fn note_unset(&mut self, value: String) {
         let inherited = self.inherit.as_ref().and_then(|inherit| {
             let key = self.path[inherit.depth..].join(".");
-            self.values.get(&format!("{}.{key}", inherit.from)).map(|v| v.source.clone())
+            let from = if OWN_KEYS.contains(&key.as_str()) { DEFAULTS } else { &inherit.from };
+            self.values.get(&format!("{from}.{key}")).map(|v| v.source.clone())
         });
         let source = inherited.unwrap_or(Source::Default);
         self.values.insert(self.path.join("."), Explained { value, source });
     }
 
-    /// Refuses a combination of values of the current section, at the place that set the first of `keys` that was set.
-    /// `message` follows the full name of that key.
+    /// Refuses a combination of values of the current section, at the place that set the first of `keys` that was set,
+    /// else where the section was opened. `message` follows the full name of that key.
     pub fn refuse(&mut self, keys: &[&str], message: &str) {
-        let sources = keys.iter().filter_map(|key| {
-            let path = self.path_of(key);
-            self.values.get(&path).map(|v| (path.clone(), v.source.clone()))
+        let mut known =
+            keys.iter().filter_map(|key| Some((*key, self.values.get(&self.path_of(key))?.source.clone())));
+        let set = known.find(|(_, source)| *source != Source::Default);
+        let (key, source) = set.unwrap_or_else(|| {
+            let opened = self.tables.get(&self.here()).cloned();
+            (keys.first().copied().unwrap_or_default(), opened.unwrap_or(Source::Default))
         });
-        let set = sources.clone().find(|(_, source)| *source != Source::Default);
-        let Some((path, source)) = set.or_else(|| sources.clone().next()) else { return };
-        self.fail(&source, format!("{path} {message}"));
+        self.fail(&source, format!("{} {message}", self.path_of(key)));
     }
 
     /// Adds a problem. One that inherits the same fault from the same place is not said twice.
@@ -200,9 +205,22 @@ pub fn read_leaf<T: Leaf>(node: Option<&Node>, default: T, at: &mut Reader) -> T
             value
         }
         Err(why) => {
-            let found = if T::SECRET { "something else".to_owned() } else { node.raw.to_string() };
-            at.wrong(&node.source, T::EXPECTED, &found, &why);
+            at.wrong(&node.source, T::EXPECTED, &quoted::<T>(&node.raw), &why);
             default
         }
+    }
+}
+
+/// What was found, for messages: secrets, and the credentials of an address, are not shown.
+pub fn quoted<T: Leaf>(raw: &Raw) -> String {
+    match raw {
+        _ if T::SECRET => "something else".to_owned(),
+        Raw::Text(text) => match (text.find("://"), text.rfind('@')) {
+            (Some(scheme), Some(at)) if scheme + 3 < at => {
+                Raw::Text(format!("{}***{}", &text[..scheme + 3], &text[at..])).to_string()
+            }
+            _ => raw.to_string(),
+        },
+        raw => raw.to_string(),
     }
 }

@@ -54,7 +54,8 @@ impl Reference {
         self.text.push('\n');
         self.docs(docs);
         for line in lines.lines() {
-            self.text.push_str(&format!("# {line}\n"));
+            self.text.push_str(format!("# {line}").trim_end());
+            self.text.push('\n');
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::node::{Node, Raw, Table};
-use super::reader::{Leaf, Reader, read_leaf};
+use super::reader::{Leaf, Reader, quoted, read_leaf};
 use super::reference::Reference;
 use super::secret::Secret;
 use super::units::{ByteSize, format_duration, parse_duration};
@@ -169,7 +169,7 @@ impl<T: Leaf> Setting for Option<T> {
                     Some(value)
                 }
                 Err(why) => {
-                    at.wrong(&node.source, T::EXPECTED, &node.raw.to_string(), &why);
+                    at.wrong(&node.source, T::EXPECTED, &quoted::<T>(&node.raw), &why);
                     None
                 }
             },
@@ -198,7 +198,7 @@ impl<T: Leaf> Setting for Vec<T> {
         for item in &items {
             match T::from_raw(&item.raw, item.source.is_text()) {
                 Ok(value) => values.push(value),
-                Err(why) => at.wrong(&item.source, T::EXPECTED, &item.raw.to_string(), &why),
+                Err(why) => at.wrong(&item.source, T::EXPECTED, &quoted::<T>(&item.raw), &why),
             }
         }
         at.note_set(render_list(&values), &node.source);

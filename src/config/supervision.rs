@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use super::error::{ConfigError, suggest};
 use super::node::{Node, Raw, Source, Table};
-use super::policy::NodePolicy;
+use super::policy::{DEFAULTS, NodePolicy};
 use super::reader::Reader;
 use super::reference::Reference;
 use super::schema::{Setting, Validate, config_enum, config_struct};
 
 const TREE: &str = "supervision.tree";
-const DEFAULTS: &str = "supervision.defaults";
 
 config_enum! {
     /// What the process does when the root's budget of restarts is spent.

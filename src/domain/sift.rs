@@ -176,7 +176,9 @@ mod tests {
 
     fn traces(spans: Vec<Span>) -> ExportTraceServiceRequest {
         let scope_spans = vec![ScopeSpans { spans, ..Default::default() }];
-        ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..Default::default() }] }
+        ExportTraceServiceRequest {
+            resource_spans: vec![ResourceSpans { scope_spans, ..Default::default() }],
+        }
     }
 
     #[test]
@@ -207,8 +209,9 @@ mod tests {
         };
         let log_records = vec![record(0, 0), record(NOW, 16), record(NOW, 5), record(1, 0)];
         let scope_logs = vec![ScopeLogs { log_records, ..Default::default() }];
-        let mut request =
-            ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..Default::default() }] };
+        let mut request = ExportLogsServiceRequest {
+            resource_logs: vec![ResourceLogs { scope_logs, ..Default::default() }],
+        };
         let sifted = sift_logs(&mut request, &window());
         assert_eq!((sifted.kept, sifted.rejected), (2, 2));
     }

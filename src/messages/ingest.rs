@@ -38,7 +38,9 @@ impl Cargo for ReceiveExport {
     }
 
     fn poisoned(&self, attempts: u32) {
-        let text = format!("this request failed inside Obtrace {attempts} times and was given up: send a bug report");
+        let text = format!(
+            "this request failed inside Obtrace {attempts} times and was given up: send a bug report"
+        );
         self.reply.send(Err(Refusal::Internal(text)));
     }
 }

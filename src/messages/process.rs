@@ -39,7 +39,10 @@ impl Cargo for ProcessBlock {
     }
 
     fn poisoned(&self, attempts: u32) {
-        self.reply.send(BlockOutcome::NotNow(format!("the worker failed {attempts} times on block {}", self.block)));
+        self.reply.send(BlockOutcome::NotNow(format!(
+            "the worker failed {attempts} times on block {}",
+            self.block
+        )));
     }
 }
 

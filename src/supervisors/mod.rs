@@ -59,7 +59,11 @@ pub fn tree(parts: &Parts) -> ChildSpec {
     let stream_in = stream::stream_in(parts, process_port);
     let serve = serve::subtree(parts);
     let ingest = ingest::subtree(parts, producer);
-    ChildSpec::supervisor("root", parts.policy(""), vec![store, broker_out, process, stream_in, serve, ingest])
+    ChildSpec::supervisor(
+        "root",
+        parts.policy(""),
+        vec![store, broker_out, process, stream_in, serve, ingest],
+    )
 }
 
 impl std::fmt::Debug for Parts {

@@ -25,6 +25,7 @@ pub fn subtree(parts: &Parts) -> ChildSpec {
         deadline: parts.config.serve.deadline,
     };
     let http =
-        ChildSpec::worker("http", parts.policy("serve.http"), move |_| ApiListener::new(gateway.clone())).build();
+        ChildSpec::worker("http", parts.policy("serve.http"), move |_| ApiListener::new(gateway.clone()))
+            .build();
     ChildSpec::supervisor("serve", parts.policy("serve"), vec![query, http])
 }

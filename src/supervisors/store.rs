@@ -29,7 +29,10 @@ fn keeper(parts: &Parts) -> ChildSpec {
     let (client, engine) = (parts.telemetry.clone(), engine_spec(parts));
     let stop_within = parts.config.telemetry.engine.stop_timeout;
     let policy = parts.policy("store.engine");
-    ChildSpec::worker("engine", policy, move |_| StoreKeeper::new(client.clone(), engine.clone(), stop_within)).build()
+    ChildSpec::worker("engine", policy, move |_| {
+        StoreKeeper::new(client.clone(), engine.clone(), stop_within)
+    })
+    .build()
 }
 
 /// The engine to run, or `None` where `telemetry.url` names a server.

@@ -27,8 +27,9 @@ pub fn broker_out(parts: &Parts) -> (ChildSpec, Port<AppendRecord>) {
     let lane = Lane::new("broker_out.producer", policy.lane);
     let port = lane.port();
     let log = parts.log.clone();
-    let producer =
-        ChildSpec::worker("producer", policy, move |probe| Producer::new(log.clone(), probe)).reads(&lane).build();
+    let producer = ChildSpec::worker("producer", policy, move |probe| Producer::new(log.clone(), probe))
+        .reads(&lane)
+        .build();
     let log = parts.log.clone();
     let retention = ChildSpec::worker("retention", parts.policy("broker_out.retention"), move |_| {
         Retention::new(log.clone(), RETENTION_EVERY)
@@ -45,7 +46,8 @@ pub fn stream_in(parts: &Parts, process: Port<ProcessBlock>) -> ChildSpec {
         for partition in 0..parts.log.partitions(signal.topic()).unwrap_or(0) {
             let deps = consumer_deps(parts, process.clone(), signal, partition);
             let name = format!("{signal}-{partition}");
-            let consumer = ChildSpec::worker(name, policy.clone(), move |_| PartitionConsumer::new(deps.clone()));
+            let consumer =
+                ChildSpec::worker(name, policy.clone(), move |_| PartitionConsumer::new(deps.clone()));
             group.want(consumer.build());
         }
     }

@@ -6,7 +6,8 @@ use tracing_subscriber::EnvFilter;
 
 /// Installs the subscriber. A second call does nothing.
 pub fn install() {
-    let filter = EnvFilter::try_from_env("OBTRACE_LOG").unwrap_or_else(|_| EnvFilter::new("info,actix_server=warn"));
+    let filter =
+        EnvFilter::try_from_env("OBTRACE_LOG").unwrap_or_else(|_| EnvFilter::new("info,actix_server=warn"));
     // An error means that a test has installed one already.
     tracing_subscriber::fmt()
         .with_env_filter(filter)

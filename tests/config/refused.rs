@@ -63,7 +63,7 @@ fn one_fault_gives_one_clear_error() {
         ),
         (
             "[telemetry]\nurl = \"http://u:p@h\"",
-            "F:2: telemetry.url: expected an address such as \"http://127.0.0.1:8123\", found \"http://u:p@h\" (put user and password into their own keys)",
+            "F:2: telemetry.url: expected an address such as \"http://127.0.0.1:8123\", found \"http://***@h\" (put user and password into their own keys)",
         ),
         (
             "[telemetry.engine]\nlibrary = \"\"\nmemory_limit = \"1MiB\"",

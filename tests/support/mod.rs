@@ -153,7 +153,8 @@ pub fn binary() -> &'static str {
 
 /// Ports that were free a moment ago.
 pub fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("bind"));
+    let listeners: [TcpListener; N] =
+        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("bind"));
     std::array::from_fn(|n| listeners[n].local_addr().expect("address").port())
 }
 
@@ -224,7 +225,8 @@ fn spawn(dir: &Path, [grpc, http, api]: [&String; 3], options: &Options) -> Chil
 
 fn kill(pid: u32, signal: i32) -> bool {
     let pid = i32::try_from(pid).expect("pid");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::try_from(signal).ok()).is_ok()
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::try_from(signal).ok())
+        .is_ok()
 }
 
 fn children_of(pid: u32) -> Vec<u32> {

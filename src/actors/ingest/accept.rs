@@ -54,7 +54,8 @@ pub struct Prepared {
 /// # Errors
 /// The [`Refusal`] for a body that is too large or cannot be understood.
 pub fn prepare(request: &ReceiveExport, rules: &AcceptRules) -> Result<Prepared, Refusal> {
-    let body = compress::decompress(request.encoding, &request.body, rules.max_decompressed, MAX_RATIO).map_err(refusal_of)?;
+    let body = compress::decompress(request.encoding, &request.body, rules.max_decompressed, MAX_RATIO)
+        .map_err(refusal_of)?;
     let mut payload = decode(request, &body, &rules.limits)?;
     let sifted = sift(&mut payload, &window(request, rules));
     let content_hash = content_hash(request, &body);

@@ -84,8 +84,12 @@ impl Door {
         self.receivers.send(message, ROOM_DEADLINE).await.map_err(no_room)?;
         match tokio::time::timeout(self.deadline, answer).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(Refusal::unavailable("the receiver restarted while it held this request, send it again")),
-            Err(_) => Err(Refusal::unavailable("the request was not durable within the deadline, send it again")),
+            Ok(Err(_)) => {
+                Err(Refusal::unavailable("the receiver restarted while it held this request, send it again"))
+            }
+            Err(_) => {
+                Err(Refusal::unavailable("the request was not durable within the deadline, send it again"))
+            }
         }
     }
 }

@@ -79,12 +79,14 @@ impl GrpcListener {
             ended.send(result.err().map_or_else(String::new, |error| error.to_string())).ok();
         });
         self.running = Some(Running { stop: Some(stop), task });
-        ctx.spawn(wrap_future(end).map(|end, seat: &mut crate::supervisors::kernel::seat::Seat<Self>, ctx| {
-            if let Some(error) = end.ok().filter(|text: &String| !text.is_empty()) {
-                seat.probe().fail(FailureClass::Bug, format!("the gRPC server ended: {error}"));
-            }
-            ctx.stop();
-        }));
+        ctx.spawn(wrap_future(end).map(
+            |end, seat: &mut crate::supervisors::kernel::seat::Seat<Self>, ctx| {
+                if let Some(error) = end.ok().filter(|text: &String| !text.is_empty()) {
+                    seat.probe().fail(FailureClass::Bug, format!("the gRPC server ended: {error}"));
+                }
+                ctx.stop();
+            },
+        ));
         Ok(())
     }
 }
@@ -97,7 +99,9 @@ impl Worker for GrpcListener {
                 let address = self.address;
                 probe.fail(
                     FailureClass::Config,
-                    format!("cannot listen for OTLP gRPC on {address}: {error}; set another ingest.otlp_grpc"),
+                    format!(
+                        "cannot listen for OTLP gRPC on {address}: {error}; set another ingest.otlp_grpc"
+                    ),
                 );
                 ctx.stop();
             }
@@ -144,7 +148,9 @@ impl tower_service::Service<http::Request<Body>> for ExportService {
             "/opentelemetry.proto.collector.logs.v1.LogsService/Export" => Signal::Logs,
             "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export" => Signal::Metrics,
             other => {
-                let text = format!("there is no method {other}: Obtrace serves the OTLP trace, logs and metrics services");
+                let text = format!(
+                    "there is no method {other}: Obtrace serves the OTLP trace, logs and metrics services"
+                );
                 return Box::pin(async { Ok(Status::unimplemented(text).into_http()) });
             }
         };
@@ -179,7 +185,11 @@ impl UnaryService<Bytes> for ExportCall {
                 encoding: Encoding::Identity,
             };
             match door.take(export, grant).await {
-                Ok(accepted) => Ok(Response::new(Bytes::from(response::encode(signal, WireFormat::Otlp, rejected_of(&accepted))))),
+                Ok(accepted) => Ok(Response::new(Bytes::from(response::encode(
+                    signal,
+                    WireFormat::Otlp,
+                    rejected_of(&accepted),
+                )))),
                 Err(refusal) => Err(to_status(&refusal)),
             }
         })

@@ -88,7 +88,9 @@ impl Worker for HttpListener {
                 let address = self.options.address;
                 probe.fail(
                     FailureClass::Config,
-                    format!("cannot listen for OTLP HTTP on {address}: {error}; set another ingest.otlp_http"),
+                    format!(
+                        "cannot listen for OTLP HTTP on {address}: {error}; set another ingest.otlp_http"
+                    ),
                 );
                 ctx.stop();
             }
@@ -166,7 +168,8 @@ fn body_format(request: &HttpRequest) -> Result<WireFormat, Refusal> {
 
 /// Reads the body, refusing it as soon as it is known to be too large.
 async fn read_body(request: &HttpRequest, mut body: web::Payload, limit: usize) -> Result<Bytes, Refusal> {
-    let too_large = || Refusal::TooLarge(format!("the body is over the limit of {limit} bytes (ingest.max_body)"));
+    let too_large =
+        || Refusal::TooLarge(format!("the body is over the limit of {limit} bytes (ingest.max_body)"));
     let announced = text(request, "content-length").and_then(|length| length.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limit) {
         return Err(too_large());

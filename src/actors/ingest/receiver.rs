@@ -33,7 +33,12 @@ pub struct Receiver {
 
 impl Receiver {
     /// A receiver that appends through `producer` and gives an append `deadline`.
-    pub fn new(rules: Arc<AcceptRules>, producer: Port<AppendRecord>, deadline: Duration, metrics: Metrics) -> Self {
+    pub fn new(
+        rules: Arc<AcceptRules>,
+        producer: Port<AppendRecord>,
+        deadline: Duration,
+        metrics: Metrics,
+    ) -> Self {
         Self { rules, producer, deadline, metrics }
     }
 }
@@ -49,6 +54,7 @@ impl Consume<ReceiveExport> for Receiver {
         }
         match prepare(&lease, &self.rules) {
             Ok(prepared) => {
+                lease.passed();
                 let append = Append { producer: self.producer.clone(), deadline: self.deadline };
                 let metrics = self.metrics.clone();
                 ctx.spawn(wrap_future(async move {

@@ -77,7 +77,12 @@ enum Trouble {
 }
 
 impl Outlets {
-    async fn settle(&self, block: &BlockId, records: &[StoredRecord], transformed: Transformed) -> BlockOutcome {
+    async fn settle(
+        &self,
+        block: &BlockId,
+        records: &[StoredRecord],
+        transformed: Transformed,
+    ) -> BlockOutcome {
         let signal = transformed.signal;
         let (mut rows, mut dead) = (transformed.rows, transformed.dead.clone());
         match self.store(block, transformed).await {
@@ -116,7 +121,10 @@ impl Outlets {
             match self.store(&block.single(record.offset), single).await {
                 Ok(()) => rows += count,
                 Err(Trouble::Rows(error)) => {
-                    dead.push(Dead { offset: record.offset, reason: format!("the store refused it: {error}") });
+                    dead.push(Dead {
+                        offset: record.offset,
+                        reason: format!("the store refused it: {error}"),
+                    });
                 }
                 Err(Trouble::Later(why)) => return Err(why),
             }
@@ -175,4 +183,3 @@ impl std::fmt::Debug for Outlets {
         write!(f, "Outlets({:?}, {:?})", self.store, self.producer)
     }
 }
-

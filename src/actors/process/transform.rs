@@ -16,8 +16,8 @@ use crate::domain::envelope::{Envelope, Header};
 use crate::domain::signal::Signal;
 use crate::supervisors::kernel::panics;
 use crate::wire::Payload;
-use crate::wire::limits::OtlpLimits;
 use crate::wire::envelope::{decode_payload, from_record_headers};
+use crate::wire::limits::OtlpLimits;
 
 /// A record that cannot be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,7 +160,9 @@ impl Builder {
             None => Ok(()),
             Some(first) => {
                 let (count, index, reason) = (rejected.len(), first.index, &first.reason);
-                Err(Unappended::Bad(format!("{count} of its records cannot be stored, first number {index}: {reason}")))
+                Err(Unappended::Bad(format!(
+                    "{count} of its records cannot be stored, first number {index}: {reason}"
+                )))
             }
         }
     }

@@ -97,7 +97,9 @@ impl Worker for ApiListener {
                 let address = self.gateway.address;
                 probe.fail(
                     FailureClass::Config,
-                    format!("cannot listen for the API on {address}: {error}; set another serve.http (--http)"),
+                    format!(
+                        "cannot listen for the API on {address}: {error}; set another serve.http (--http)"
+                    ),
                 );
                 ctx.stop();
             }

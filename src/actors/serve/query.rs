@@ -9,8 +9,8 @@ use actix::AsyncContext;
 use actix::fut::wrap_future;
 
 use crate::backends::telemetry::read::{SqlRunner, execute};
-use crate::domain::query::QueryError;
 use crate::clock;
+use crate::domain::query::QueryError;
 use crate::messages::serve::RunQuery;
 use crate::supervisors::kernel::chaos;
 use crate::supervisors::kernel::lane::Lease;

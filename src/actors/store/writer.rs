@@ -13,10 +13,10 @@ use crate::backends::telemetry::client::TelemetryClient;
 use crate::backends::telemetry::client::TelemetryError;
 use crate::domain::failure::{Classified, FailureClass};
 use crate::messages::store::StoreRows;
+use crate::supervisors::kernel::backoff::Backoff;
 use crate::supervisors::kernel::chaos;
 use crate::supervisors::kernel::lane::Lease;
 use crate::supervisors::kernel::policy::BackoffPolicy;
-use crate::supervisors::kernel::backoff::Backoff;
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Consume, Seated, Worker};
 

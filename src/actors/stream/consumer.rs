@@ -187,12 +187,27 @@ impl Turn {
         let read = |at| deps.log.read(deps.topic, deps.partition, at, READ_RECORDS, max_bytes);
         match read(from).await {
             Err(LogError::OutOfRange { start, .. }) if start > from => {
-                tracing::warn!(topic = deps.topic, partition = deps.partition, from, start, "retention overtook us");
+                tracing::warn!(
+                    topic = deps.topic,
+                    partition = deps.partition,
+                    from,
+                    start,
+                    "retention overtook us"
+                );
                 Ok(read(start).await?)
             }
             Err(LogError::Corrupt { next, file, position, what }) if next > from => {
                 let (topic, partition) = (deps.topic, deps.partition);
-                tracing::error!(topic, partition, from, next, file, position, what, "the log is damaged, reading on");
+                tracing::error!(
+                    topic,
+                    partition,
+                    from,
+                    next,
+                    file,
+                    position,
+                    what,
+                    "the log is damaged, reading on"
+                );
                 Ok(read(next).await?)
             }
             other => Ok(other?),

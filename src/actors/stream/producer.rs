@@ -42,6 +42,7 @@ impl Consume<AppendRecord> for Producer {
     fn consume(&mut self, lease: Lease<AppendRecord>, ctx: &mut Seated<Self>) {
         chaos::point("producer.before");
         let append = self.log.append(lease.topic, lease.partition, lease.record.clone(), lease.dedup);
+        lease.passed();
         ctx.spawn(wrap_future::<_, Seat<Self>>(append).map(move |result, seat, _ctx| {
             chaos::point("producer.after");
             seat.worker.note(result.as_ref().map(drop));

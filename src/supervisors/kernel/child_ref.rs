@@ -10,6 +10,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::port::PortError;
 use super::seat::{Handle, Seat, Worker};
+use crate::clock;
 
 /// Resolves to the incarnation that runs now. Cheap to clone.
 pub struct ChildRef<W: Worker> {
@@ -87,7 +88,7 @@ impl<W: Worker> ChildRef<W> {
         M: Message + Send + 'static,
         M::Result: Send,
     {
-        let ends = tokio::time::Instant::now() + deadline;
+        let ends = clock::now() + deadline;
         let turn = tokio::time::timeout_at(ends, self.inner.asks.acquire()).await;
         let _turn = match turn {
             Ok(permit) => permit.map_err(|_| PortError::Gone)?,

@@ -243,7 +243,7 @@ impl<M: Cargo> LaneView for Lane<M> {
             let state = self.shared.state.lock();
             state.leased.iter().filter(|(_, (_, by))| !by.is_current()).map(|(id, _)| *id).collect()
         };
-        stale.into_iter().filter(|id| self.shared.give_back(*id)).count()
+        stale.into_iter().filter(|id| self.shared.give_back(*id, true)).count()
     }
 }
 
@@ -287,7 +287,7 @@ impl<M: Cargo> Shared<M> {
     /// Ends a lease for good. False when its holder is a zombie: the lease was revoked, or is about to be.
     fn settle(&self, id: u64, by: &Generation) -> bool {
         if !by.is_current() {
-            self.give_back(id);
+            self.give_back(id, true);
             return false;
         }
         let taken = self.state.lock().leased.remove(&id);
@@ -298,11 +298,13 @@ impl<M: Cargo> Shared<M> {
     }
 
     /// Ends a lease without success: back to its place in the queue, or onto the poison path. False if it had ended.
-    fn give_back(&self, id: u64) -> bool {
+    fn give_back(&self, id: u64, blame: bool) -> bool {
         let poisoned = {
             let mut state = self.state.lock();
             let Some((mut parcel, _)) = state.leased.remove(&id) else { return false };
-            parcel.attempts += 1;
+            if blame {
+                parcel.attempts += 1;
+            }
             let spent = parcel.attempts >= self.policy.max_attempts.max(1);
             if spent {
                 Some(parcel)
@@ -368,7 +370,8 @@ impl<M: Cargo> Inbox<M> {
     fn finished(&self, state: &State<M>) -> bool {
         let idle = self.held.count.load(Ordering::Acquire) == 0;
         let draining = *self.shared.intake.borrow() == Intake::Draining;
-        (self.probe.drain_requested() && !draining && idle) || (draining && idle && state.queue.is_empty())
+        // A closed lane is worked off to its end; an open one is left to the successor.
+        idle && if draining { state.queue.is_empty() } else { self.probe.drain_requested() }
     }
 }
 
@@ -383,23 +386,23 @@ impl<M: Cargo> Stream for Inbox<M> {
         }
         let credits = this.shared.policy.credits.max(1) as u64;
         let draining_only = this.probe.drain_requested() && *this.shared.intake.borrow() == Intake::Open;
-        if !draining_only && this.held.count.load(Ordering::Acquire) < credits {
-            if let Some(parcel) = state.queue.pop_front() {
-                let id = state.next_id();
-                let lease = Lease {
-                    message: parcel.message.clone(),
-                    attempts: parcel.attempts,
-                    id,
-                    generation: this.probe.generation().clone(),
-                    shared: this.shared.clone(),
-                    held: this.held.clone(),
-                    open: true,
-                };
-                state.leased.insert(id, (parcel, lease.generation.clone()));
-                this.held.count.fetch_add(1, Ordering::AcqRel);
-                this.probe.progress();
-                return Poll::Ready(Some(lease));
-            }
+        let may_take = !draining_only && this.held.count.load(Ordering::Acquire) < credits;
+        if let Some(parcel) = may_take.then(|| state.queue.pop_front()).flatten() {
+            let id = state.next_id();
+            let lease = Lease {
+                message: parcel.message.clone(),
+                attempts: parcel.attempts,
+                id,
+                generation: this.probe.generation().clone(),
+                shared: this.shared.clone(),
+                held: this.held.clone(),
+                open: true,
+                passed: std::sync::atomic::AtomicBool::new(false),
+            };
+            state.leased.insert(id, (parcel, lease.generation.clone()));
+            this.held.count.fetch_add(1, Ordering::AcqRel);
+            this.probe.progress();
+            return Poll::Ready(Some(lease));
         }
         state.wakers.insert(this.id, cx.waker().clone());
         Poll::Pending
@@ -429,9 +432,16 @@ pub struct Lease<M: Cargo> {
     shared: Arc<Shared<M>>,
     held: Arc<Held>,
     open: bool,
+    passed: std::sync::atomic::AtomicBool,
 }
 
 impl<M: Cargo> Lease<M> {
+    /// The message itself was handled without a fault; the lease now only waits, for a disk or an answer. A later crash of
+    /// its holder is then not this message's doing: it comes back without another attempt on its count.
+    pub fn passed(&self) {
+        self.passed.store(true, Ordering::Relaxed);
+    }
+
     /// Deliveries of this message that failed before this one.
     pub fn attempts(&self) -> u32 {
         self.attempts
@@ -472,7 +482,7 @@ impl<M: Cargo> Deref for Lease<M> {
 impl<M: Cargo> Drop for Lease<M> {
     fn drop(&mut self) {
         if self.open {
-            self.shared.give_back(self.id);
+            self.shared.give_back(self.id, !self.passed.load(Ordering::Relaxed));
             self.let_go();
         }
     }

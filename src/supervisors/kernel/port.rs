@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::lane::{Cargo, Intake, Lane, LaneStats, LaneView, Shared};
 use super::policy::Overflow;
+use crate::clock;
 
 /// Why a message was not taken, or not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -126,7 +127,7 @@ impl<M: Cargo> Port<M> {
     /// As [`Port::send`], and [`PortError::NoAnswer`] / [`PortError::Gone`] after the message was taken.
     pub async fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> M, deadline: Duration) -> Result<T, PortError> {
         let (reply, answer) = Reply::new();
-        let ends = tokio::time::Instant::now() + deadline;
+        let ends = clock::now() + deadline;
         self.send(make(reply), deadline).await?;
         match tokio::time::timeout_at(ends, answer).await {
             Ok(Ok(value)) => Ok(value),

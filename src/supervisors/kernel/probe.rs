@@ -58,7 +58,12 @@ impl Probe {
 
     /// A probe that reports to nobody, for calling an actor's parts outside a tree.
     pub fn detached() -> Self {
-        Self::new(0, 0, super::generation::Generations::default().advance(), Events::default())
+        Self::for_generation(super::generation::Generations::default().advance())
+    }
+
+    /// A probe that reports to nobody, for an incarnation that the caller fences himself.
+    pub fn for_generation(generation: Generation) -> Self {
+        Self::new(0, 0, generation, Events::default())
     }
 
     /// The incarnation this probe belongs to.

@@ -184,7 +184,7 @@ impl Visit<'_> {
         let rank = self.t.open(Service::Recommendation, Some(at), SpanKind::Internal, "rank", vec![]);
         self.t.add(rank, list("shop.recommendation.models", &["co-visit", "popular"]));
         self.t.work(6.0);
-        let broken = self.fault == Fault::BadDeploy && self.product % 3 == 0;
+        let broken = self.fault == Fault::BadDeploy && self.product.is_multiple_of(3);
         if broken {
             let stack = "Traceback (most recent call last):\n  File \"/app/rank.py\", line 88, in rank\n    score = item.price * weights[item.category]\nTypeError: unsupported operand type(s) for *: 'NoneType' and 'float'";
             self.t.throw(

@@ -24,6 +24,7 @@ use super::error::ToolError;
 use super::otlp_client::{Compression, Encoding, OtlpClient, OtlpTarget, Outcome, Protocol};
 use super::units::{parse_duration, parse_rate};
 use crate::clock;
+use crate::domain::signal::Signal;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -161,10 +162,14 @@ async fn deliver(
     for attempt in 0..TRIES {
         let outcome = client.export(signal, body.clone()).await;
         let (wait, reason) = match outcome {
-            Outcome::Accepted => return sent.count(&export.signal, records, 0),
+            Outcome::Accepted => {
+                sent.count(signal, records, 0);
+                return Ok(());
+            }
             Outcome::Rejected { records: refused, message } => {
                 eprintln!("{endpoint} refused {refused} {signal} records: {message}");
-                return sent.count(&export.signal, records, refused);
+                sent.count(signal, records, refused);
+                return Ok(());
             }
             Outcome::Permanent { code, message } => {
                 let reason = format!("{code}: {message}");
@@ -185,17 +190,12 @@ async fn deliver(
         let wake: Instant = clock::now() + wait;
         tokio::time::sleep_until(wake).await;
     }
-    sent.count(&signal, 0, records)
+    sent.count(signal, 0, records);
+    Ok(())
 }
 
 impl Sent {
-    fn count(
-        &mut self,
-        signal: &crate::domain::signal::Signal,
-        taken: u64,
-        dropped: u64,
-    ) -> Result<(), ToolError> {
-        use crate::domain::signal::Signal;
+    fn count(&mut self, signal: Signal, taken: u64, dropped: u64) {
         let counter = match signal {
             Signal::Traces => &mut self.spans,
             Signal::Logs => &mut self.logs,
@@ -203,7 +203,6 @@ impl Sent {
         };
         *counter += taken.saturating_sub(dropped);
         self.dropped += dropped;
-        Ok(())
     }
 }
 
@@ -225,9 +224,10 @@ fn introduce(args: &DemoArgs, endpoint: &str) {
         args.api
     );
     if args.fault != Fault::None {
+        let name = clap::ValueEnum::to_possible_value(&args.fault).map(|v| v.get_name().to_owned());
         println!(
-            "fault     {:?} after {} s: {}",
-            args.fault,
+            "fault     {} after {} s: {}",
+            name.unwrap_or_default(),
             args.fault_after.as_secs(),
             args.fault.effect()
         );

@@ -97,7 +97,7 @@ impl Shop {
         let now_ns = start_ns + SECOND_NS;
         let later = self.pending.split_off(&(now_ns, 0));
         let ended = std::mem::replace(&mut self.pending, later);
-        self.export(ended.into_values(), now_ns, self.second % REPORT_EVERY == 0)
+        self.export(ended.into_values(), now_ns, self.second.is_multiple_of(REPORT_EVERY))
     }
 
     /// Closes the shop: whatever has begun is ended and the metrics are reported once more.

@@ -12,7 +12,6 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 
 use super::*;
-use crate::domain::signal::Signal;
 
 const BASE: u64 = 1_700_000_000 * SECOND;
 

@@ -1,5 +1,6 @@
 //! The two questions the verifier asks the API: rows by page, and point counts by attribute. JSON in, what is counted out.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -7,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::tools::error::ToolError;
+use crate::tools::otlp_client::error_chain;
 
 /// Deadline of one question.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -45,9 +47,29 @@ impl Row {
 
 #[derive(Debug, Deserialize)]
 struct SeriesPage {
-    items: Vec<Value>,
+    items: Vec<Series>,
+    /// The answer holds fewer series than there are.
     #[serde(default)]
-    next_cursor: Option<String>,
+    truncated: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Series {
+    group: BTreeMap<String, Value>,
+    points: Vec<Sample>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Sample {
+    value: Value,
+}
+
+impl Series {
+    /// Value of `key` and the sum over all steps; `None` where one of them is no whole number.
+    fn count(&self, key: &str) -> Option<(u64, u64)> {
+        let counts: Option<Vec<u64>> = self.points.iter().map(|sample| whole(&sample.value)).collect();
+        Some((self.group.get(key).and_then(whole)?, counts?.into_iter().sum()))
+    }
 }
 
 /// The API of one Obtrace.
@@ -88,12 +110,11 @@ impl Api {
         let page: SeriesPage = self.ask("metrics/query", query).await?;
         let unclear =
             |reason: &str| ToolError::Api { url: self.url("metrics/query"), reason: reason.to_owned() };
-        if page.next_cursor.is_some() {
-            return Err(unclear("the answer holds more series than one page"));
+        if page.truncated {
+            return Err(unclear("the answer does not hold all series; send fewer batches a second"));
         }
-        let read = |series: &Value| group_of(series, key).zip(points_of(series));
-        let counts: Option<Vec<_>> = page.items.iter().map(read).collect();
-        counts.ok_or_else(|| unclear(&format!("a series has no {key:?} or no points")))
+        let counts: Option<Vec<_>> = page.items.iter().map(|series| series.count(key)).collect();
+        counts.ok_or_else(|| unclear(&format!("a series has no whole number for {key:?} or for a count")))
     }
 
     fn url(&self, path: &str) -> String {
@@ -107,7 +128,7 @@ impl Api {
         if let Some(key) = &self.api_key {
             request = request.bearer_auth(key);
         }
-        let response = request.send().await.map_err(|e| fail(e.to_string()))?;
+        let response = request.send().await.map_err(|e| fail(error_chain(&e.without_url())))?;
         let status = response.status();
         let body = response.bytes().await.map_err(|e| fail(e.to_string()))?;
         if !status.is_success() {
@@ -116,20 +137,6 @@ impl Api {
         }
         serde_json::from_slice(&body).map_err(|e| fail(format!("answered something else: {e}")))
     }
-}
-
-/// The value of `key` in the object that names the series, whatever that object is called.
-fn group_of(series: &Value, key: &str) -> Option<u64> {
-    let fields = series.as_object()?;
-    fields.values().find_map(|field| field.get(key)).and_then(whole)
-}
-
-/// The sum over `points`, each `[time, value]` or `{…, "value"}`; a step without points is null.
-fn points_of(series: &Value) -> Option<u64> {
-    let points = series.get("points").or_else(|| series.get("values"))?.as_array()?;
-    Some(
-        points.iter().filter_map(|point| point.get("value").or_else(|| point.get(1))).filter_map(whole).sum(),
-    )
 }
 
 /// A whole number written as number, float or text.
@@ -164,11 +171,12 @@ mod tests {
     }
 
     #[test]
-    fn series_are_read_in_either_shape() {
-        let series = json!({"labels": {"b": "3"}, "points": [{"time": "t", "value": 2.0}, {"time": "t", "value": null}, {"value": 5}]});
-        assert_eq!((group_of(&series, "b"), points_of(&series)), (Some(3), Some(7)));
-        let pairs = json!({"group": {"b": 4}, "points": [[1, 2], [2, null]]});
-        assert_eq!((group_of(&pairs, "b"), points_of(&pairs)), (Some(4), Some(2)));
-        assert_eq!(points_of(&json!({"labels": {}})), None);
+    fn series_are_counted_over_their_steps_and_nonsense_is_not_zero() {
+        let read = |series| serde_json::from_value::<Series>(series).unwrap().count("b");
+        let steps = json!([{"unix_seconds": 1.0, "value": 2.0}, {"unix_seconds": 2.0, "value": 5}]);
+        assert_eq!(read(json!({"group": {"b": "3"}, "points": steps})), Some((3, 7)));
+        assert_eq!(read(json!({"group": {"b": "3"}, "points": [{"value": null}]})), None);
+        assert_eq!(read(json!({"group": {"b": ""}, "points": steps})), None);
+        assert_eq!(read(json!({"group": {}, "points": steps})), None);
     }
 }

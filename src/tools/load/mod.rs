@@ -139,7 +139,7 @@ pub async fn run(args: LoadArgs) -> Result<ExitCode, ToolError> {
         report.verified = Some(verify(&ledger, &args.verify_plan()).await?);
     }
     let good = match &report.verified {
-        Some(verdicts) => verdicts.iter().all(Verdict::holds),
+        Some(verdicts) => proven(verdicts),
         None => report.accepted == report.sent,
     };
     print(&report, args.json);
@@ -183,7 +183,7 @@ async fn verify_journal(args: &LoadArgs) -> Result<ExitCode, ToolError> {
     } else {
         verdicts.iter().for_each(|verdict| print!("{verdict}"));
     }
-    let good = verdicts.iter().all(Verdict::holds);
+    let good = proven(&verdicts);
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -225,6 +225,11 @@ impl LoadArgs {
             settle: self.verify_settle,
         }
     }
+}
+
+/// Nothing acknowledged is missing or doubled; a run of which nothing was acknowledged proves nothing.
+fn proven(verdicts: &[Verdict]) -> bool {
+    verdicts.iter().all(Verdict::holds) && verdicts.iter().any(|verdict| verdict.acknowledged > 0)
 }
 
 /// A run id travels in attributes, query strings and the journal, so it is kept to harmless characters.

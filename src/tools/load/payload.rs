@@ -163,7 +163,7 @@ impl PayloadMaker {
         fixed64_field(out, 7, time_ns);
         fixed64_field(out, 8, time_ns + duration);
         self.marks(out, Signal::Traces, hash >> 16, number, Some(seq));
-        if hash % 50 == 0 {
+        if hash.is_multiple_of(50) {
             // Status { code: ERROR }
             bytes_field(out, 15, &[0x18, 2]);
         }

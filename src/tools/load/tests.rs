@@ -1,14 +1,22 @@
 //! The load generator against a small sink in the same process: what was counted is what arrived, once, under every mishap.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use prost::Message;
+use serde_json::{Value as Json, json};
 use tonic::{Code, Status};
 
 use super::*;
@@ -150,4 +158,109 @@ fn flags_are_checked() {
         let words = std::iter::once("load").chain(bad.split_ascii_whitespace());
         assert!(Cli::try_parse_from(words).is_err(), "{bad}");
     }
+}
+
+/// A stand-in for the API: spans and logs by page of two, points counted by batch, from rows given beforehand.
+async fn serve_api(rows: Vec<Json>, batches: Vec<(u64, u64)>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let state = Arc::new((rows, batches));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let state = Arc::clone(&state);
+            let service = service_fn(move |request: http::Request<Incoming>| {
+                let body = answer(&state.0, &state.1, request.uri()).to_string();
+                async move { Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from(body)))) }
+            });
+            tokio::spawn(async move {
+                // The client closes its connection when it is done.
+                let _ = auto::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    });
+    format!("http://{address}")
+}
+
+fn answer(rows: &[Json], batches: &[(u64, u64)], uri: &http::Uri) -> Json {
+    let query = uri.query().unwrap_or_default();
+    let param = |name: &str| {
+        query.split('&').find_map(|p| p.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned)
+    };
+    if uri.path() == "/api/v1/metrics/query" {
+        let start: u64 = param("start").unwrap().parse().unwrap();
+        assert_eq!(start % 1_000_000_000, 0);
+        let series = |(batch, n): &(u64, u64)| json!({"group": {BATCH_KEY: batch.to_string()}, "points": [{"unix_seconds": 1.0, "value": n}]});
+        return json!({"items": batches.iter().map(series).collect::<Vec<_>>(), "truncated": false});
+    }
+    let filter = if uri.path().ends_with("spans") {
+        "attr.obtrace.load.run=t1"
+    } else {
+        "q=attr.obtrace.load.run%3Dt1"
+    };
+    assert!(query.contains(filter), "{query}");
+    let from: usize = param("cursor").map_or(0, |c| c.parse().unwrap());
+    let next = (from + 2 < rows.len()).then(|| (from + 2).to_string());
+    json!({"items": rows.iter().skip(from).take(2).collect::<Vec<_>>(), "next_cursor": next})
+}
+
+fn row(seq: u64) -> Json {
+    json!({"trace_id": hex(&Identity::new("t1", 1).trace_id(seq)), "attributes": {SEQ_KEY: seq}})
+}
+
+fn ledger(signal: Signal) -> Ledger {
+    let info = RunInfo { run: "t1".to_owned(), seed: 1, batch_size: 5 };
+    let batch = |fate| Batch { count: 5, base_ns: 1_700_000_000_000_000_000, fate };
+    let batches = [((signal, 0), batch(Fate::Accepted)), ((signal, 1), batch(Fate::Unknown))];
+    Ledger { info, batches: batches.into() }
+}
+
+async fn verdict(signal: Signal, rows: Vec<Json>, batches: Vec<(u64, u64)>) -> Verdict {
+    let (api, no_time) = (serve_api(rows, batches).await, Duration::ZERO);
+    let plan = VerifyPlan { api, api_key: None, timeout: no_time, settle: no_time };
+    verify(&ledger(signal), &plan).await.unwrap().remove(0)
+}
+
+#[tokio::test]
+async fn verification_pages_through_all_rows_and_finds_what_is_wrong() {
+    for signal in [Signal::Traces, Signal::Logs] {
+        let good = verdict(signal, (0..7).map(row).collect(), vec![]).await;
+        assert!(good.holds(), "{good}");
+        assert_eq!((good.returned, good.acknowledged, good.unknown_stored), (7, 5, 2));
+        let missing = verdict(signal, (1..5).map(row).collect(), vec![]).await;
+        assert_eq!((missing.missing, missing.holds()), (1, false));
+        let doubled = verdict(signal, (0..5).chain([6, 6]).map(row).collect(), vec![]).await;
+        assert_eq!((doubled.doubled, doubled.holds()), (1, false));
+        let mut foreign: Vec<_> = (0..5).map(row).collect();
+        foreign[2]["trace_id"] = json!("00");
+        assert_eq!(verdict(signal, foreign, vec![]).await.altered, 1);
+    }
+}
+
+#[test]
+fn a_run_without_acknowledgements_proves_nothing() {
+    let mut verdict = Verdict::new(Signal::Traces);
+    assert!(!proven(&[]) && !proven(std::slice::from_ref(&verdict)));
+    verdict.acknowledged = 1;
+    assert!(proven(std::slice::from_ref(&verdict)));
+    verdict.doubled = 1;
+    assert!(!proven(&[verdict]));
+}
+
+#[tokio::test]
+async fn verification_counts_points_by_batch() {
+    assert!(verdict(Signal::Metrics, vec![], vec![(0, 5), (1, 5)]).await.holds());
+    assert!(verdict(Signal::Metrics, vec![], vec![(0, 5)]).await.holds());
+    assert_eq!(verdict(Signal::Metrics, vec![], vec![(0, 4)]).await.missing, 1);
+    assert_eq!(verdict(Signal::Metrics, vec![], vec![(0, 10)]).await.doubled, 5);
+    assert_eq!(verdict(Signal::Metrics, vec![], vec![(0, 5), (7, 1)]).await.stray, 1);
+}
+
+#[tokio::test]
+async fn an_api_that_does_not_answer_is_an_error_and_not_a_verdict() {
+    let no_time = Duration::ZERO;
+    let plan =
+        VerifyPlan { api: "http://127.0.0.1:9".to_owned(), api_key: None, timeout: no_time, settle: no_time };
+    assert!(matches!(verify(&ledger(Signal::Traces), &plan).await, Err(ToolError::Api { .. })));
 }

@@ -9,7 +9,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
 use super::{
-    Compression, Encoding, OtlpTarget, Outcome, PartialResponse, RpcStatus, accepted_or_partial, retry_delay,
+    Compression, Encoding, OtlpTarget, Outcome, PartialResponse, RpcStatus, accepted_or_partial, error_chain,
+    retry_delay,
 };
 use crate::domain::signal::Signal;
 use crate::tools::error::ToolError;
@@ -53,7 +54,7 @@ impl GrpcExporter {
             Compression::Zstd => client.send_compressed(CompressionEncoding::Zstd),
         };
         if let Err(error) = client.ready().await {
-            return of_transport(&error, &error.to_string());
+            return of_transport(&error);
         }
         let mut request = Request::new(body);
         if let Some(value) = &self.authorization {
@@ -87,7 +88,7 @@ fn path_of(signal: Signal) -> PathAndQuery {
 /// A status with a source was made here, by the transport; one without came from the server.
 fn of_status(status: &Status) -> Outcome {
     if let Some(source) = std::error::Error::source(status) {
-        return of_transport(source, status.message());
+        return of_transport(source);
     }
     let details = RpcStatus::decode(status.details()).unwrap_or_default();
     let (code, message) = (format!("{:?}", status.code()), status.message().to_owned());
@@ -104,16 +105,16 @@ fn of_status(status: &Status) -> Outcome {
 }
 
 /// A connection that was never made carried nothing; any other transport failure leaves the fate open.
-fn of_transport(error: &(dyn std::error::Error + 'static), message: &str) -> Outcome {
+fn of_transport(error: &(dyn std::error::Error + 'static)) -> Outcome {
+    let message = error_chain(error);
     let mut cause = Some(error);
     while let Some(inner) = cause {
         if inner.is::<tonic::ConnectError>() {
-            let message = format!("{message}: {inner}");
             return Outcome::Retryable { after: None, code: "connect".to_owned(), message };
         }
         cause = inner.source();
     }
-    Outcome::Unknown { code: "connection lost".to_owned(), message: message.to_owned() }
+    Outcome::Unknown { code: "connection lost".to_owned(), message }
 }
 
 /// Passes bytes through in both directions.

@@ -8,7 +8,9 @@ use http::HeaderMap;
 use prost::Message;
 use serde::Deserialize;
 
-use super::{Compression, Encoding, OtlpTarget, Outcome, PartialResponse, RpcStatus, accepted_or_partial};
+use super::{
+    Compression, Encoding, OtlpTarget, Outcome, PartialResponse, RpcStatus, accepted_or_partial, error_chain,
+};
 use crate::domain::signal::Signal;
 use crate::tools::error::ToolError;
 
@@ -143,24 +145,12 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// A connection that was never made carried nothing; any other failure leaves the fate open.
 fn of_error(error: &reqwest::Error) -> Outcome {
-    let message = chain(error);
+    let message = error_chain(error);
     if error.is_connect() {
         return Outcome::Retryable { after: None, code: "connect".to_owned(), message };
     }
     let code = if error.is_timeout() { "deadline" } else { "connection lost" };
     Outcome::Unknown { code: code.to_owned(), message }
-}
-
-/// An error with its causes, as reqwest's own text stops at the first.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 #[derive(Deserialize)]

@@ -209,6 +209,21 @@ fn retry_delay(status: &RpcStatus) -> Option<Duration> {
     Some(Duration::new(u64::try_from(delay.seconds).ok()?, u32::try_from(delay.nanos).ok()?.min(999_999_999)))
 }
 
+/// An error with its causes: the clients' own texts stop before the one that says why.
+pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let reason = inner.to_string();
+        if !text.ends_with(&reason) {
+            text.push_str(": ");
+            text.push_str(&reason);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use prost::Message;
@@ -225,6 +240,46 @@ mod tests {
         let status = RpcStatus { code: 8, message: "full".to_owned(), details: vec![detail] };
         assert_eq!(retry_delay(&status), Some(Duration::from_millis(1500)));
         assert_eq!(retry_delay(&RpcStatus::default()), None);
+    }
+
+    /// Sends to a server that does `what` with the connection it accepts.
+    async fn sent_to(protocol: Protocol, what: impl AsyncFn(tokio::net::TcpStream)) -> Outcome {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = OtlpClient::new(&OtlpTarget {
+            endpoint: format!("http://{}", listener.local_addr().unwrap()),
+            protocol,
+            encoding: Encoding::Protobuf,
+            compression: Compression::None,
+            api_key: None,
+            timeout: Duration::from_millis(500),
+        });
+        let client = client.unwrap();
+        let server = async {
+            loop {
+                what(listener.accept().await.unwrap().0).await;
+            }
+        };
+        tokio::select! {
+            outcome = client.export(Signal::Traces, Bytes::from(vec![0; 300_000])) => outcome,
+            () = server => unreachable!("it serves for ever"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_lost_before_the_answer_leaves_the_fate_unknown() {
+        for protocol in [Protocol::Grpc, Protocol::Http] {
+            let lost = sent_to(protocol, async |mut stream: tokio::net::TcpStream| {
+                let mut some = [0; 1000];
+                tokio::io::AsyncReadExt::read_exact(&mut stream, &mut some).await.ok();
+            });
+            assert!(matches!(lost.await, Outcome::Unknown { .. }), "{protocol:?}");
+            let silent = sent_to(protocol, async |stream| {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                drop(stream);
+            });
+            let silent = silent.await;
+            assert!(matches!(&silent, Outcome::Unknown { code, .. } if code == "deadline"), "{silent:?}");
+        }
     }
 
     #[test]

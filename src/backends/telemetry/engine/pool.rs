@@ -137,7 +137,7 @@ impl Pool {
         let keeper = library.connect(&arguments).map_err(|e| e.to_string())?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (cancels, orders) = mpsc::channel(CANCEL_QUEUE);
-        let (done, finished) = std::sync::mpsc::channel::<()>();
+        let (done, finished) = std::sync::mpsc::sync_channel::<()>(1);
         let queue = Arc::new(Mutex::new(queue));
         let mut handles = Vec::new();
         for number in 0..workers {

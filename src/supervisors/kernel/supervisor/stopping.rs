@@ -1,0 +1,112 @@
+//! How a supervisor sees its children off: asked, waited for, aborted, and at the very worst left behind.
+//!
+//! In: a child and a reason to drain. Out: an empty slot, within the child's `drain` and `kill`; what had to be forced
+//! goes into the tree's ledger.
+
+use tokio::time::Instant;
+
+use super::{Supervisor, until};
+use crate::clock;
+use crate::supervisors::kernel::events::ChildEvent;
+use crate::supervisors::kernel::exit::ExitReason;
+use crate::supervisors::kernel::probe::Drain;
+use crate::supervisors::kernel::snapshot::ChildState;
+
+impl Supervisor {
+    /// Stops the children in reverse start order; members of a dynamic group all at once, for they have no order.
+    pub(super) async fn stop_all(&mut self, drain: Drain) {
+        let begun = clock::now();
+        if self.group.is_some() {
+            (0..self.slots.len()).for_each(|child| self.ask_to_stop(child, drain));
+        }
+        for child in (0..self.slots.len()).rev() {
+            match self.group {
+                Some(_) => self.see_off(child, begun).await,
+                None => self.stop(child, drain).await,
+            }
+        }
+    }
+
+    pub(super) async fn stop(&mut self, child: usize, drain: Drain) {
+        self.ask_to_stop(child, drain);
+        self.see_off(child, clock::now()).await;
+    }
+
+    fn ask_to_stop(&mut self, child: usize, drain: Drain) {
+        let slot = &mut self.slots[child];
+        slot.pending = None;
+        if drain == Drain::Shutdown {
+            slot.node.lanes().iter().for_each(|lane| lane.close());
+        }
+        if let Some(run) = &slot.run {
+            slot.node.enter(ChildState::Draining);
+            run.probe.request_drain(drain);
+        }
+    }
+
+    /// Waits for a child that was asked to stop at `asked`, then aborts it; one that does not even abort is left behind.
+    async fn see_off(&mut self, child: usize, asked: Instant) {
+        let slot = &self.slots[child];
+        let policy = slot.spec.policy.stop;
+        if let Some(run) = &slot.run {
+            let abort = run.abort.clone();
+            // A supervisor is bounded by the sum of its children; only the process-wide budget cuts it short.
+            let drain_until = slot.is_worker().then(|| asked + policy.drain);
+            if !self.gone(child, drain_until).await {
+                let path = self.slots[child].node.path.clone();
+                tracing::warn!(child = path, after = ?policy.drain, "did not drain in time, aborting it");
+                self.shared.ledger.forced(path);
+                abort.abort();
+                if !self.gone(child, Some(clock::now() + policy.kill)).await {
+                    self.leave_behind(child);
+                    self.slots[child].run = None;
+                }
+            }
+        }
+        self.slots[child].node.enter(ChildState::Stopped);
+    }
+
+    /// Waits for a child's exit until `deadline`; keeps what others report for later.
+    async fn gone(&mut self, child: usize, deadline: Option<Instant>) -> bool {
+        let launch = self.slots[child].launch();
+        let known = self.backlog.iter().position(|event| exit_of(event, child, launch).is_some());
+        let mut next = known.and_then(|at| self.backlog.remove(at));
+        loop {
+            let event = match next.take() {
+                Some(event) => event,
+                None => tokio::select! {
+                    biased;
+                    event = self.events.next() => event,
+                    () = until(deadline) => return false,
+                },
+            };
+            if let Some(reason) = exit_of(&event, child, launch) {
+                self.slots[child].run = None;
+                self.note_exit(child, reason);
+                return true;
+            }
+            self.backlog.push_back(event);
+        }
+    }
+
+    /// Gives an incarnation up that blocks its thread: fences it, takes its leases back, condemns its arbiter.
+    pub(super) fn leave_behind(&mut self, child: usize) {
+        let slot = &self.slots[child];
+        tracing::error!(child = slot.node.path, "blocks its thread and cannot be aborted, leaving it behind");
+        slot.node.generations.advance();
+        slot.node.revoke_leases();
+        if let Some(run) = &slot.run {
+            run.abort.abort();
+            run.arbiter.into_iter().for_each(|arbiter| self.shared.pools.condemn(arbiter));
+        }
+    }
+}
+
+fn exit_of(event: &ChildEvent, child: usize, launch: Option<u64>) -> Option<&ExitReason> {
+    match event {
+        ChildEvent::Exited { child: who, launch: of, reason } if *who == child && Some(*of) == launch => {
+            Some(reason)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,204 @@
+//! Dynamic groups: what runs is what is wanted, one bad member is put aside, the bound on members holds.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use obtrace::supervisors::kernel::policy::{
+    IntensityPer, OnLimit, Policy, QuarantinePolicy, Restart, StopPolicy,
+};
+use obtrace::supervisors::kernel::snapshot::ChildState;
+use obtrace::supervisors::kernel::spec::{ChildSpec, Group};
+
+use crate::support::{Cast, Job, Order, Rig, Script, Trace, lane, ms, pass, paused, policy, puppet};
+
+fn member(name: &str, trace: &Trace) -> ChildSpec {
+    puppet(name, policy(), trace, Script::default()).build()
+}
+
+async fn group_of(policy_: Policy, group: &Group) -> Rig {
+    Rig::up(policy(), vec![ChildSpec::group("all", policy_, group.clone())]).await
+}
+
+fn names(rig: &Rig) -> Vec<String> {
+    rig.node("all").children.into_iter().map(|node| node.name).collect()
+}
+
+#[test]
+fn members_come_and_go_with_the_wish() {
+    paused(async {
+        let (group, trace) = (Group::default(), Trace::default());
+        group.want(member("one", &trace));
+        let rig = group_of(policy(), &group).await;
+        pass(ms(1)).await;
+        group.want(member("two", &trace));
+        group.want(member("two", &trace));
+        pass(ms(1)).await;
+        assert_eq!(trace.take(), ["+one", "+two"]);
+        assert_eq!(rig.state("all.two"), ChildState::Running);
+        group.unwant("one");
+        group.unwant("nobody");
+        pass(ms(1)).await;
+        assert_eq!((trace.take(), names(&rig)), (vec!["-one".to_owned()], vec!["two".to_owned()]));
+        // The slot is used again, with a clean record.
+        group.want(member("three", &trace));
+        pass(ms(1)).await;
+        let three = rig.node("all.three");
+        assert_eq!((three.state, three.generation, three.restarts), (ChildState::Running, 1, 0));
+        rig.stop().await;
+    });
+}
+
+#[test]
+fn a_member_dropped_and_wanted_anew_is_replaced() {
+    paused(async {
+        let (group, trace) = (Group::default(), Trace::default());
+        let old = lane("old");
+        let new = lane("new");
+        group.want(puppet("p", policy(), &trace, Script::default()).reads(&old).build());
+        let rig = group_of(policy(), &group).await;
+        pass(ms(1)).await;
+        group.unwant("p");
+        group.want(puppet("p", policy(), &trace, Script::default()).reads(&new).build());
+        pass(ms(1)).await;
+        new.port().try_send(Job::new(5)).unwrap();
+        pass(ms(1)).await;
+        assert_eq!(trace.take(), ["+p", "-p", "+p", "p got 5#1"]);
+        rig.stop().await;
+    });
+}
+
+#[test]
+fn a_hung_leaver_keeps_nobody_waiting() {
+    paused(async {
+        let (group, trace) = (Group::default(), Trace::default());
+        let hangs = Script::default().never_drains();
+        group.want(puppet("hung", policy(), &trace, hangs).build());
+        let cast = Cast::new("other");
+        group.want(cast.plays(policy(), &trace, Script::default()));
+        let rig = group_of(policy(), &group).await;
+        pass(ms(1)).await;
+        group.unwant("hung");
+        pass(ms(1)).await;
+        assert_eq!(rig.state("all.hung"), ChildState::Draining);
+        cast.told(Order::Panic).await;
+        group.want(member("late", &trace));
+        pass(ms(200)).await;
+        assert_eq!(rig.state("all.other"), ChildState::Running);
+        assert_eq!(rig.state("all.late"), ChildState::Running);
+        pass(Duration::from_secs(11)).await;
+        assert_eq!(names(&rig), ["other", "late"]);
+        assert_eq!(rig.stop().await.forced, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn all_members_drain_at_once_when_the_group_stops() {
+    paused(async {
+        let (group, trace) = (Group::default(), Trace::default());
+        for name in ["a", "b", "c", "d"] {
+            group.want(puppet(name, policy(), &trace, Script::default().never_drains()).build());
+        }
+        let rig = group_of(policy(), &group).await;
+        pass(ms(1)).await;
+        let before = obtrace::clock::now();
+        let report = rig.stop().await;
+        assert_eq!(report.forced.len(), 4, "{report:?}");
+        assert!(obtrace::clock::now() - before < Duration::from_secs(11), "one drain time, not four");
+    });
+}
+
+#[test]
+fn a_bad_member_is_put_aside_and_comes_back_after_its_cool_down() {
+    paused(async {
+        let (group, trace) = (Group::default(), Trace::default());
+        let healed = Arc::new(AtomicBool::new(false));
+        let seen = healed.clone();
+        let script = Script::default().started(move |probe, _| {
+            assert!(seen.load(Ordering::SeqCst), "still bad");
+            probe.ready();
+        });
+        group.want(puppet("bad", policy(), &trace, script).build());
+        group.want(member("good", &trace));
+        let rules = Policy {
+            intensity: 2,
+            intensity_per: IntensityPer::Child,
+            on_limit: OnLimit::Quarantine,
+            quarantine: QuarantinePolicy { cool_down: Duration::from_secs(300) },
+            ..policy()
+        };
+        let mut rig = group_of(rules, &group).await;
+        pass(Duration::from_secs(10)).await;
+        assert_eq!(
+            (rig.state("all.bad"), rig.state("all.good")),
+            (ChildState::Quarantined, ChildState::Running)
+        );
+        assert_eq!(trace.count("+bad"), 3);
+        assert!(rig.tree().view().is_up(), "one bad key does not make the process unready");
+        pass(Duration::from_secs(285)).await;
+        assert_eq!(trace.count("+bad"), 3);
+        healed.store(true, Ordering::SeqCst);
+        pass(Duration::from_secs(10)).await;
+        assert_eq!((rig.state("all.bad"), trace.count("+bad")), (ChildState::Running, 4));
+        rig.stop().await;
+    });
+}
+
+#[test]
+fn a_group_that_restarts_comes_back_to_what_is_wanted_now() {
+    paused(async {
+        let (group, trace) = (Group::default(), Trace::default());
+        let cast = Cast::new("frail");
+        group.want(cast.plays(policy(), &trace, Script::default()));
+        group.want(member("gone", &trace));
+        let rig = group_of(Policy { intensity: 0, ..policy() }, &group).await;
+        pass(ms(1)).await;
+        let _ = cast.known.ask(Order::Panic, ms(10)).await;
+        pass(ms(1)).await;
+        assert_eq!(rig.state("all"), ChildState::BackingOff);
+        group.unwant("gone");
+        group.want(member("new", &trace));
+        pass(ms(200)).await;
+        assert_eq!(rig.node("all").restarts, 1);
+        assert_eq!(names(&rig), ["frail", "new"]);
+        assert_eq!(rig.node("all.frail").generation, 2);
+        assert_eq!(rig.state("all.new"), ChildState::Running);
+        rig.stop().await;
+    });
+}
+
+#[test]
+fn a_full_group_lets_members_wait_and_temporary_ones_make_room() {
+    paused(async {
+        let (group, trace) = (Group::default(), Trace::default());
+        let session = Cast::new("s1");
+        let temporary = Policy { restart: Restart::Temporary, ..policy() };
+        group.want(session.plays(temporary, &trace, Script::default()));
+        group.want(member("s2", &trace));
+        group.want(member("s3", &trace));
+        let rig = group_of(Policy { max_children: 2, ..policy() }, &group).await;
+        pass(ms(1)).await;
+        assert_eq!(names(&rig), ["s1", "s2"]);
+        session.told(Order::Stop).await;
+        pass(ms(1)).await;
+        assert_eq!(names(&rig), ["s2", "s3"]);
+        assert_eq!(group.names(), ["s2", "s3"], "a temporary member is over with its end");
+        rig.stop().await;
+    });
+}
+
+#[test]
+fn a_leaver_that_crashes_while_draining_does_not_come_back() {
+    paused(async {
+        let (group, trace) = (Group::default(), Trace::default());
+        let stop = StopPolicy { drain: Duration::from_secs(1), kill: Duration::from_secs(1) };
+        let crash = Script::default().drain(|_, _| panic!("while draining"));
+        group.want(puppet("p", Policy { stop, ..policy() }, &trace, crash).build());
+        let rig = group_of(policy(), &group).await;
+        pass(ms(1)).await;
+        group.unwant("p");
+        pass(Duration::from_secs(60)).await;
+        assert_eq!((trace.take(), names(&rig)), (vec!["+p".to_owned(), "-p".to_owned()], vec![]));
+        rig.stop().await;
+    });
+}
