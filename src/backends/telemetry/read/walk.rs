@@ -2,8 +2,8 @@
 
 use crate::domain::query::time::{MINUTE, TimeRange};
 
-/// Width of the newest slice.
-const FIRST_WIDTH: i64 = 5 * MINUTE;
+/// Width of the newest slice: a common value fills a page from it, and one that is not there costs a few ms (1M spans an hour).
+const FIRST_WIDTH: i64 = MINUTE;
 /// Growth of the next slice when nothing was found.
 const GROWTH: i64 = 8;
 
@@ -65,15 +65,8 @@ mod tests {
         for (start_ns, end_ns) in
             [(0, 1), (0, 61 * MINUTE), (7, 400 * 24 * 60 * MINUTE), (i64::MIN, i64::MAX)]
         {
-            for found in [0, 1, 99, 100_000] {
-                if found == 100_000 && end_ns - 7 > 400 * 24 * 60 * MINUTE {
-                    continue;
-                }
-                let slices = if found == 100_000 && end_ns > 61 * MINUTE {
-                    continue;
-                } else {
-                    walk(TimeRange { start_ns, end_ns }, found)
-                };
+            for found in [0, 1, 60] {
+                let slices = walk(TimeRange { start_ns, end_ns }, found);
                 assert_eq!(slices[0].end_ns, end_ns);
                 assert_eq!(slices.last().unwrap().start_ns, start_ns);
                 assert!(slices.windows(2).all(|pair| pair[0].start_ns == pair[1].end_ns));
@@ -85,7 +78,7 @@ mod tests {
     #[test]
     fn an_empty_year_takes_a_handful_of_slices() {
         let year = TimeRange { start_ns: 0, end_ns: 365 * 24 * 60 * MINUTE };
-        assert!(walk(year, 0).len() <= 7, "{:?}", walk(year, 0).len());
+        assert!(walk(year, 0).len() <= 8, "{:?}", walk(year, 0).len());
     }
 
     #[test]
