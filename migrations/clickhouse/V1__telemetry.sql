@@ -1,4 +1,4 @@
--- V1: spans, logs, metrics and the trace index. Applied once by `obtrace migrate` and at start, in the database named
+-- V1: spans, logs, metrics and the trace index. Applied once, at start, in the database named
 -- by `telemetry.database`; a statement ends with a semicolon at the end of its line, every one can be repeated.
 --
 -- What all three tables share:
@@ -125,7 +125,7 @@ CREATE TABLE IF NOT EXISTS logs
     INDEX idx_attr_kv arrayMap((k, v) -> concat(k, '=', v),
         arrayConcat(mapKeys(attributes), mapKeys(resource_attributes)),
         arrayConcat(mapValues(attributes), mapValues(resource_attributes))) TYPE text(tokenizer = 'array'),
-    INDEX idx_body body TYPE text(tokenizer = 'splitByNonAlpha', preprocessor = lower(body)),
+    INDEX idx_body lower(body) TYPE text(tokenizer = 'splitByNonAlpha'),
     INDEX idx_severity severity_number TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree

@@ -1,6 +1,6 @@
 //! The schema of the store: the migrations this build carries in → each applied once, in order, with its checksum noted.
 //!
-//! Run by `obtrace migrate` and at every start. Every statement can be repeated, so a run that was cut short is simply run
+//! Run at every start. Every statement can be repeated, so a run that was cut short is simply run
 //! again, and two runs at once do no harm. What may fail: [`MigrateError`]; a schema newer than the build is refused.
 
 use std::sync::Arc;
