@@ -81,11 +81,16 @@ fn pool_sizes(config: &Config) -> PoolSizes {
 }
 
 fn parts(config: &Arc<Config>, log: &EmbeddedLog, io: tokio::runtime::Handle) -> Result<Parts, String> {
-    let telemetry = TelemetryClient::new(telemetry_settings(config)).map_err(|error| error.to_string())?;
+    let telemetry_settings = telemetry_settings(config);
+    // Checks the address too; the client that is kept gets it once the schema is up to date.
+    TelemetryClient::new(telemetry_settings.clone()).map_err(|error| error.to_string())?;
+    let closed = TelemetrySettings { url: None, ..telemetry_settings.clone() };
+    let telemetry = TelemetryClient::new(closed).map_err(|error| error.to_string())?;
     Ok(Parts {
         config: config.clone(),
         log: Arc::new(log.clone()),
         telemetry: Arc::new(telemetry),
+        telemetry_settings,
         keys: Arc::new(ArcSwap::from_pointee(key_table(config)?)),
         metrics: Metrics::new(),
         io,

@@ -54,11 +54,8 @@ fn grpc(parts: &Parts, door: Door) -> ChildSpec {
 
 fn http(parts: &Parts, door: Door) -> ChildSpec {
     let ingest = &parts.config.ingest;
-    let options = HttpOptions {
-        address: ingest.otlp_http,
-        workers: HTTP_WORKERS,
-        cors_origins: ingest.cors_origins.clone(),
-    };
+    let options =
+        HttpOptions { address: ingest.otlp_http, workers: HTTP_WORKERS, rules: Arc::new(ingest.clone()) };
     let make = move |_: &_| HttpListener::new(options.clone(), door.clone());
     ChildSpec::worker("http", parts.policy("ingest.http"), make).build()
 }

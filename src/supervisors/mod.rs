@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
 use crate::backends::event_log::EventLog;
-use crate::backends::telemetry::client::TelemetryClient;
+use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::config::Config;
 use crate::domain::auth::KeyTable;
 use crate::telemetry::metrics::Metrics;
@@ -32,8 +32,10 @@ pub struct Parts {
     pub config: Arc<Config>,
     /// The event log.
     pub log: Arc<dyn EventLog>,
-    /// The telemetry store.
+    /// The telemetry store; it has no address until its schema is up to date.
     pub telemetry: Arc<TelemetryClient>,
+    /// How to reach the store where `telemetry.url` names one.
+    pub telemetry_settings: TelemetrySettings,
     /// All API keys.
     pub keys: Arc<ArcSwap<KeyTable>>,
     /// The metrics of the process.

@@ -27,10 +27,11 @@ pub fn subtree(parts: &Parts) -> (ChildSpec, Port<StoreRows>) {
 
 fn keeper(parts: &Parts) -> ChildSpec {
     let (client, engine) = (parts.telemetry.clone(), engine_spec(parts));
+    let settings = parts.telemetry_settings.clone();
     let stop_within = parts.config.telemetry.engine.stop_timeout;
     let policy = parts.policy("store.engine");
     ChildSpec::worker("engine", policy, move |_| {
-        StoreKeeper::new(client.clone(), engine.clone(), stop_within)
+        StoreKeeper::new(client.clone(), settings.clone(), engine.clone(), stop_within)
     })
     .build()
 }

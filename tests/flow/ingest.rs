@@ -238,3 +238,28 @@ fn get_as(url: &str, key: &str) -> String {
         answer.text().await.expect("a body")
     })
 }
+
+#[test]
+fn browsers_may_send_from_the_origins_that_are_allowed() {
+    let (_dir, obtrace) = start();
+    let url = format!("{}/v1/traces", obtrace.http);
+    let preflight = |origin: &'static str| {
+        let url = url.clone();
+        crate::support::block_on(async move {
+            let request = reqwest::Client::new()
+                .request(reqwest::Method::OPTIONS, url)
+                .header("origin", origin)
+                .header("access-control-request-method", "POST")
+                .header("access-control-request-headers", "content-type");
+            let answer = request.send().await.expect("an answer");
+            answer.headers().get("access-control-allow-origin").map(|v| v.to_str().unwrap_or("").to_owned())
+        })
+    };
+    // The profile of `obtrace dev` lets the development servers of this machine in.
+    assert_eq!(preflight("http://localhost:5173").as_deref(), Some("http://localhost:5173"));
+    assert_eq!(preflight("https://elsewhere.example"), None);
+    let origin = ("origin", "http://localhost:5173");
+    let (status, headers, _) = post(&url, &[JSON, origin], b"{}".to_vec());
+    let allowed = headers.iter().find(|(name, _)| name == "access-control-allow-origin");
+    assert_eq!((status, allowed.map(|(_, value)| value.as_str())), (200, Some("http://localhost:5173")));
+}

@@ -6,3 +6,5 @@ mod support;
 mod clients;
 mod crash;
 mod ingest;
+#[cfg(feature = "chaos")]
+mod poison;

@@ -5,6 +5,7 @@
 //! (a configuration error); each request on its own.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{ActorContext, AsyncContext};
@@ -16,6 +17,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
 use super::door::{Door, Export, rejected_of, status_of};
+use crate::config::ingest::IngestConfig;
 use crate::domain::auth::key_from_headers;
 use crate::domain::envelope::WireFormat;
 use crate::domain::failure::FailureClass;
@@ -36,8 +38,8 @@ pub struct HttpOptions {
     pub address: SocketAddr,
     /// Threads that read requests and write answers.
     pub workers: usize,
-    /// Origins browsers may send from; `*` alone means any.
-    pub cors_origins: Vec<String>,
+    /// The rules that say which origins browsers may send from.
+    pub rules: Arc<IngestConfig>,
 }
 
 /// The actor that owns the OTLP HTTP listener.
@@ -54,11 +56,11 @@ impl HttpListener {
     }
 
     fn serve(&mut self, ctx: &mut Seated<Self>) -> std::io::Result<()> {
-        let (door, origins) = (self.door.clone(), self.options.cors_origins.clone());
+        let (door, rules) = (self.door.clone(), self.options.rules.clone());
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::new(door.clone()))
-                .wrap(cors(&origins))
+                .wrap(cors(rules.clone()))
                 .route("/v1/traces", web::post().to(traces))
                 .route("/v1/logs", web::post().to(logs))
                 .route("/v1/metrics", web::post().to(metrics))
@@ -115,12 +117,12 @@ impl Drop for HttpListener {
     }
 }
 
-fn cors(origins: &[String]) -> Cors {
-    let cors = Cors::default().allowed_methods(["POST"]).allow_any_header().max_age(7200);
-    if origins.iter().any(|origin| origin == "*") {
-        return cors.allow_any_origin().send_wildcard();
-    }
-    origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin))
+fn cors(rules: Arc<IngestConfig>) -> Cors {
+    Cors::default()
+        .allowed_methods(["POST"])
+        .allow_any_header()
+        .allowed_origin_fn(move |origin, _| origin.to_str().is_ok_and(|origin| rules.allows_origin(origin)))
+        .max_age(7200)
 }
 
 async fn traces(request: HttpRequest, body: web::Payload, door: web::Data<Door>) -> HttpResponse {

@@ -14,7 +14,7 @@ use crate::domain::block::BlockId;
 use crate::domain::columns::{BlockFull, LogColumns, MetricColumns, SpanColumns};
 use crate::domain::envelope::{Envelope, Header};
 use crate::domain::signal::Signal;
-use crate::supervisors::kernel::panics;
+use crate::supervisors::kernel::{chaos, panics};
 use crate::wire::Payload;
 use crate::wire::envelope::{decode_payload, from_record_headers};
 use crate::wire::limits::OtlpLimits;
@@ -107,6 +107,7 @@ fn try_alone(record: &StoredRecord) -> Result<(), String> {
 }
 
 fn open(record: &StoredRecord) -> Result<(Header, Payload), String> {
+    chaos::poison(&record.record.payload);
     let header = from_record_headers(&record.record.headers).map_err(|error| error.to_string())?;
     let envelope = Envelope { header, payload: record.record.payload.clone() };
     let payload = decode_payload(&envelope, &OtlpLimits::default()).map_err(|error| error.to_string())?;

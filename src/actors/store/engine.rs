@@ -9,7 +9,7 @@ use std::time::Duration;
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{ActorContext, AsyncContext};
 
-use crate::backends::telemetry::client::TelemetryClient;
+use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::backends::telemetry::engine::USER;
 use crate::backends::telemetry::engine::child::{EngineChild, EngineSpec};
 use crate::backends::telemetry::migrate;
@@ -33,15 +33,21 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Adapter actor of the telemetry store's life: the engine process, or a server somewhere else.
 pub struct StoreKeeper {
     client: Arc<TelemetryClient>,
+    settings: TelemetrySettings,
     engine: Option<EngineSpec>,
     stop_within: Duration,
 }
 
 impl StoreKeeper {
-    /// Keeps the engine described by `engine`, which gets `stop_within` to end by itself; with `None` it only brings a
-    /// server's schema up to date.
-    pub fn new(client: Arc<TelemetryClient>, engine: Option<EngineSpec>, stop_within: Duration) -> Self {
-        Self { client, engine, stop_within }
+    /// Keeps the engine described by `engine`, which gets `stop_within` to end by itself; with `None` it only brings the
+    /// schema of the server in `settings` up to date. `client` gets its address once that is done.
+    pub fn new(
+        client: Arc<TelemetryClient>,
+        settings: TelemetrySettings,
+        engine: Option<EngineSpec>,
+        stop_within: Duration,
+    ) -> Self {
+        Self { client, settings, engine, stop_within }
     }
 }
 
@@ -52,6 +58,7 @@ impl Worker for StoreKeeper {
         probe.ready();
         let keep = Keep {
             client: self.client.clone(),
+            settings: self.settings.clone(),
             engine: self.engine.clone(),
             stop_within: self.stop_within,
             probe: probe.clone(),
@@ -65,6 +72,7 @@ impl Worker for StoreKeeper {
 
 struct Keep {
     client: Arc<TelemetryClient>,
+    settings: TelemetrySettings,
     engine: Option<EngineSpec>,
     stop_within: Duration,
     probe: Probe,
@@ -86,6 +94,18 @@ impl Keep {
         }
     }
 
+    /// Brings the schema up to date over a client of its own, and only then lets the writers and queries in: a row that
+    /// came before its table's views were there would be missing in them for good.
+    async fn open(&self, settings: &TelemetrySettings) -> Result<(), String> {
+        let admin = TelemetryClient::new(settings.clone()).map_err(|error| error.to_string())?;
+        migrate::run(&admin)
+            .await
+            .map_err(|error| format!("the telemetry schema is not up to date: {error}"))?;
+        let url = settings.url.as_deref().unwrap_or_default();
+        self.client.set_endpoint(url, &settings.user, &settings.password);
+        Ok(())
+    }
+
     /// From starting the engine to its end. `None` after a drain request, else why it ended.
     async fn one_life(&self) -> Option<String> {
         let child = match &self.engine {
@@ -95,11 +115,14 @@ impl Keep {
             },
             None => None,
         };
+        let mut settings = self.settings.clone();
         if let Some(endpoint) = child.as_ref().and_then(EngineChild::endpoint) {
-            self.client.set_endpoint(&endpoint.url, USER, &endpoint.secret);
+            settings.url = Some(endpoint.url);
+            settings.user = USER.to_owned();
+            settings.password = endpoint.secret;
         }
-        if let Err(error) = migrate::run(&self.client).await {
-            return Some(format!("the telemetry schema is not up to date: {error}"));
+        if let Err(why) = self.open(&settings).await {
+            return Some(why);
         }
         self.probe.recovered();
         let why = loop {

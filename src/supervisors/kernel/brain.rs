@@ -272,7 +272,9 @@ mod tests {
             let period = Duration::from_secs(period);
             let policy = Policy { intensity, period, intensity_per, on_limit: OnLimit::Quarantine, ..Policy::default() };
             let mut brain = Brain::new(policy.clone());
-            [Restart::Permanent, Restart::Transient, Restart::Temporary].map(|restart| brain.add(restart));
+            for restart in [Restart::Permanent, Restart::Transient, Restart::Temporary] {
+                brain.add(restart);
+            }
             let (mut now, mut costs) = (0, Vec::new());
             for (child, kind, step) in exits {
                 now += step;

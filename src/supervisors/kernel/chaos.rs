@@ -8,8 +8,13 @@
 #[inline(always)]
 pub fn point(_name: &str) {}
 
+#[cfg(not(feature = "chaos"))]
+/// A place where bytes may be poison; does nothing in this build.
+#[inline(always)]
+pub fn poison(_bytes: &[u8]) {}
+
 #[cfg(feature = "chaos")]
-pub use planted::point;
+pub use planted::{point, poison};
 
 #[cfg(feature = "chaos")]
 mod planted {
@@ -40,6 +45,16 @@ mod planted {
             } else {
                 panic!("planted fault at {name}, pass {pass}");
             }
+        }
+    }
+
+    /// A place where bytes may be poison: panics at every payload that holds the text of `OBTRACE_CHAOS_POISON`.
+    #[allow(clippy::panic, reason = "planting faults is what this is for")]
+    pub fn poison(bytes: &[u8]) {
+        static MARK: OnceLock<String> = OnceLock::new();
+        let mark = MARK.get_or_init(|| std::env::var("OBTRACE_CHAOS_POISON").unwrap_or_default()).as_bytes();
+        if !mark.is_empty() && bytes.windows(mark.len()).any(|window| window == mark) {
+            panic!("planted poison");
         }
     }
 
