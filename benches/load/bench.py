@@ -235,7 +235,7 @@ def main():
     args = parser.parse_args()
     if not os.path.exists(BINARY):
         raise SystemExit(f"{BINARY} is not there: cargo build --release")
-    rounds, seconds, spans, times = (1, 4, 200_000, 10) if args.quick else (5, 10, 1_000_000, 100)
+    rounds, seconds, spans, times = (1, 4, 200_000, 10) if args.quick else (3, 10, 1_000_000, 100)
     idle()
     edge(rounds, seconds)
     acknowledgement(seconds)
