@@ -263,3 +263,20 @@ fn browsers_may_send_from_the_origins_that_are_allowed() {
     let allowed = headers.iter().find(|(name, _)| name == "access-control-allow-origin");
     assert_eq!((status, allowed.map(|(_, value)| value.as_str())), (200, Some("http://localhost:5173")));
 }
+
+#[test]
+fn with_its_store_away_it_takes_data_in_and_still_stops_in_order() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let [nobody] = crate::support::free_ports();
+    let options =
+        Options { set: vec![format!("telemetry.url=http://127.0.0.1:{nobody}")], ..Options::default() };
+    let mut obtrace = Obtrace::start(&dir.path().join("data"), options);
+    assert_eq!(send(&obtrace, "/v1/logs", &logs("away", "kept for later", now_ns())).0, 200);
+    obtrace.eventually("/admin/tree", Duration::from_secs(20), |tree| tree.to_string().contains("degraded"));
+    assert_eq!(obtrace.get("/api/v1/logs?q=kept").0, 503);
+    assert_eq!(obtrace.stop().code(), Some(0), "a store that is away is no reason for an unclean stop");
+    // With its own engine the same folder has what was acknowledged.
+    let obtrace = Obtrace::start(&dir.path().join("data"), Options::default());
+    let found = |answer: &Value| answer["items"].as_array().is_some_and(|items| items.len() == 1);
+    obtrace.eventually("/api/v1/logs?q=kept", Duration::from_secs(20), found);
+}

@@ -59,9 +59,15 @@ impl Consume<ProcessBlock> for OtlpWorker {
         let transformed = transform(&lease.records, lease.attempts() > 0);
         let outlets = self.outlets.clone();
         ctx.spawn(wrap_future(async move {
-            let outcome = outlets.settle(&lease.block, &lease.records, transformed).await;
+            // A consumer that went away sends the block again under the same id: nothing is lost by letting go here.
+            let settled = tokio::select! {
+                outcome = outlets.settle(&lease.block, &lease.records, transformed) => Some(outcome),
+                () = lease.reply.abandoned() => None,
+            };
             chaos::point("worker.after");
-            lease.reply.send(outcome);
+            if let Some(outcome) = settled {
+                lease.reply.send(outcome);
+            }
             lease.ack();
         }));
     }

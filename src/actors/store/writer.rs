@@ -84,6 +84,11 @@ impl Insert {
                     self.lease.ack();
                     return;
                 }
+                // Whoever asked is gone; the rows are in the log and come again under the same token.
+                () = self.lease.reply.abandoned() => {
+                    self.lease.ack();
+                    return;
+                }
                 () = tokio::time::sleep(wait) => {}
             }
         }

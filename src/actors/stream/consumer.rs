@@ -25,6 +25,8 @@ use crate::wire::envelope::record_count;
 const READ_RECORDS: usize = 1024;
 /// How long one delivery of a block to the workers may take before it is sent again (under the same id).
 const SETTLE_DEADLINE: Duration = Duration::from_secs(120);
+/// How long a drain request leaves a block that is being settled.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// Wait after the log or the workers were not there.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 
@@ -236,7 +238,11 @@ impl Turn {
         let bytes = records.iter().map(|record| record.record.size()).sum();
         loop {
             let make = |reply| ProcessBlock { block: block.clone(), records: records.clone(), bytes, reply };
-            let why = match self.deps.process.ask(make, SETTLE_DEADLINE).await {
+            let asked = tokio::select! {
+                asked = self.deps.process.ask(make, SETTLE_DEADLINE) => asked,
+                () = self.drained_and_waited() => return Err(Stop::Drained),
+            };
+            let why = match asked {
                 Ok(BlockOutcome::Settled { .. }) => return Ok(()),
                 Ok(BlockOutcome::NotNow(why)) => why,
                 Err(PortError::Draining) => return Err(Stop::Drained),
@@ -247,6 +253,13 @@ impl Turn {
                 return Err(Stop::Drained);
             }
         }
+    }
+
+    /// Resolves some time after a drain request: a block that is settled by then is committed, one that waits for a store
+    /// that is away is left to the next start, which cuts the same block from its intent.
+    async fn drained_and_waited(&self) {
+        self.probe.drained().await;
+        tokio::time::sleep(DRAIN_GRACE).await;
     }
 
     async fn commit(&self, claim: Claim, offset: u64, metadata: String) -> Result<(), Stop> {
