@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use crate::backends::event_log::EventLog;
 use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::config::Config;
+use crate::domain::admin::AdminAccess;
 use crate::domain::auth::KeyTable;
 use crate::telemetry::metrics::Metrics;
 use kernel::policy::Policy;
@@ -38,6 +39,8 @@ pub struct Parts {
     pub telemetry_settings: TelemetrySettings,
     /// All API keys.
     pub keys: Arc<ArcSwap<KeyTable>>,
+    /// Who may look at the process itself and steer it.
+    pub admin: Arc<ArcSwap<AdminAccess>>,
     /// The metrics of the process.
     pub metrics: Metrics,
     /// The multi-thread runtime of the I/O clients.
