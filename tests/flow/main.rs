@@ -5,6 +5,10 @@ mod support;
 
 mod clients;
 mod crash;
+#[cfg(feature = "chaos")]
+mod faults;
 mod ingest;
 #[cfg(feature = "chaos")]
 mod poison;
+#[cfg(feature = "chaos")]
+mod soak;
