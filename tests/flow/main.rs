@@ -6,5 +6,6 @@ mod support;
 mod clients;
 mod crash;
 mod ingest;
+mod operate;
 #[cfg(feature = "chaos")]
 mod poison;
