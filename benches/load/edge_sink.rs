@@ -15,13 +15,15 @@ use obtrace::backends::event_log::{
 };
 use obtrace::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use obtrace::config::Config;
+use obtrace::config::live::LiveConfig;
+use obtrace::domain::admin::AdminAccess;
 use obtrace::domain::auth::{Grant, KeyTable, hash_key};
 use obtrace::domain::envelope::WireFormat;
 use obtrace::domain::scope::Scope;
 use obtrace::supervisors::kernel::pools::Pools;
 use obtrace::supervisors::kernel::spec::ChildSpec;
 use obtrace::supervisors::kernel::tree::Tree;
-use obtrace::supervisors::{Parts, ingest, stream};
+use obtrace::supervisors::{Parts, ingest, store, stream};
 use obtrace::telemetry::metrics::Metrics;
 use obtrace::wire::envelope::record_count;
 use tokio::signal::unix::{SignalKind, signal};
@@ -183,27 +185,19 @@ fn parts(
     log: Arc<CountingLog>,
     io: tokio::runtime::Handle,
 ) -> Result<Parts, String> {
-    let telemetry = &config.telemetry;
-    let telemetry_settings = TelemetrySettings {
-        url: None,
-        user: telemetry.user.clone(),
-        password: telemetry.password.expose().to_owned(),
-        database: telemetry.database.clone(),
-        max_connections: telemetry.max_connections as usize,
-        connect_timeout: telemetry.connect_timeout,
-    };
-    let client = TelemetryClient::new(telemetry_settings.clone()).map_err(|error| error.to_string())?;
+    let telemetry_settings = TelemetrySettings { url: None, ..store::telemetry_settings(&config) };
+    let client = TelemetryClient::new(telemetry_settings).map_err(|error| error.to_string())?;
     let grant = Grant {
         scope: Scope::new("bench", "default", "", "").map_err(|error| error.to_string())?,
         retention_days: config.ingest.retention_days,
         expires_at: None,
     };
     Ok(Parts {
-        config: Arc::new(config),
+        live: LiveConfig::from(config),
         log,
         telemetry: Arc::new(client),
-        telemetry_settings,
         keys: Arc::new(ArcSwap::from_pointee(KeyTable::new([(hash_key(&args.key), grant)], None))),
+        admin: Arc::new(ArcSwap::from_pointee(AdminAccess::default())),
         metrics: Metrics::new(),
         io,
         view: Arc::new(ArcSwap::from_pointee(None)),
