@@ -8,6 +8,7 @@ mod crash;
 #[cfg(feature = "chaos")]
 mod faults;
 mod ingest;
+mod operate;
 #[cfg(feature = "chaos")]
 mod poison;
 #[cfg(feature = "chaos")]
