@@ -8,18 +8,23 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::backends::blobs::folder::FolderBlobs;
+use crate::backends::cache::memory::MemoryCache;
 use crate::backends::event_log::LogError;
 use crate::backends::event_log::embedded::{
     DedupWindow, EmbeddedLog, EmbeddedLogConfig, GroupCommit, OpenReport, TopicConfig,
 };
+use crate::backends::plans::FixedPlans;
+use crate::backends::state::sqlite::SqliteState;
 use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::clock;
 use crate::config::Config;
 use crate::config::stream::Compression;
-use crate::domain::auth::{Grant, KeyTable};
+use crate::domain::auth::{Grant, KeyLog, KeyTable};
 use crate::domain::failure::FailureClass;
 use crate::domain::scope::Scope;
 use crate::domain::signal::{DLQ_TOPIC, Signal};
+use crate::domain::usage::Meter;
 use crate::supervisors::kernel::exit::ExitReason;
 use crate::supervisors::kernel::pools::{PoolSizes, Pools};
 use crate::supervisors::kernel::tree::Tree;
@@ -84,6 +89,7 @@ fn parts(config: &Arc<Config>, log: &EmbeddedLog, io: tokio::runtime::Handle) ->
     let telemetry_settings = telemetry_settings(config);
     // Checks the address too; the client that is kept gets it once the schema is up to date.
     TelemetryClient::new(telemetry_settings.clone()).map_err(|error| error.to_string())?;
+    let store = &config.store;
     let closed = TelemetrySettings { url: None, ..telemetry_settings.clone() };
     let telemetry = TelemetryClient::new(closed).map_err(|error| error.to_string())?;
     Ok(Parts {
@@ -91,6 +97,14 @@ fn parts(config: &Arc<Config>, log: &EmbeddedLog, io: tokio::runtime::Handle) ->
         log: Arc::new(log.clone()),
         telemetry: Arc::new(telemetry),
         telemetry_settings,
+        state: Arc::new(
+            SqliteState::new(&config.data_dir.join(&store.state.file)).map_err(|e| e.to_string())?,
+        ),
+        blobs: Arc::new(FolderBlobs::new(&config.data_dir.join(&store.blobs.dir))),
+        cache: Arc::new(MemoryCache::new(store.cache.max_bytes.as_u64())),
+        plans: Arc::new(FixedPlans(config.tenant.tenant_plans(config.ingest.dev_loopback))),
+        meter: Meter::default(),
+        key_log: KeyLog::default(),
         keys: Arc::new(ArcSwap::from_pointee(key_table(config)?)),
         metrics: Metrics::new(),
         io,
@@ -145,14 +159,17 @@ fn key_table(config: &Config) -> Result<KeyTable, String> {
     for key in &config.tenant.keys {
         let scope = Scope::new(&key.tenant, &key.project, &key.app, &key.env)
             .map_err(|error| format!("tenant.keys {:?}: {error}", key.name))?;
-        let retention_days = key.retention_days.unwrap_or(ingest.retention_days);
+        let limits = config.tenant.plan_of(key).limits;
+        let retention_days = limits.retention(key.retention_days.unwrap_or(ingest.retention_days));
         let expires_at = key.expires.map(|at| at.unix_nanos() / 1_000_000_000);
-        keys.push((*key.hash.bytes(), Grant { scope, retention_days, expires_at }));
+        let name = Some(Arc::from(key.name.as_str()));
+        keys.push((*key.hash.bytes(), Grant { scope, retention_days, expires_at, key: name }));
     }
     let loopback = ingest.dev_loopback.then(|| Grant {
         scope: Scope::dev_default(),
         retention_days: ingest.retention_days,
         expires_at: None,
+        key: None,
     });
     Ok(KeyTable::new(keys, loopback))
 }

@@ -9,6 +9,7 @@ pub mod error;
 pub mod ingest;
 pub mod layers;
 pub mod node;
+pub mod plan;
 pub mod policy;
 pub mod process;
 pub mod provenance;
@@ -17,6 +18,7 @@ pub mod reference;
 pub mod schema;
 pub mod secret;
 pub mod serve;
+pub mod store;
 pub mod stream;
 pub mod supervision;
 pub mod telemetry;
@@ -36,6 +38,7 @@ use process::ProcessConfig;
 use reader::Reader;
 use schema::{Validate, config_enum, config_struct};
 use serve::ServeConfig;
+use store::StoreConfig;
 use stream::StreamConfig;
 use supervision::SupervisionConfig;
 use telemetry::TelemetryConfig;
@@ -68,9 +71,11 @@ config_struct! {
         process: ProcessConfig = ProcessConfig::default(),
         /// Telemetry: the ClickHouse that keeps spans, logs and metrics.
         telemetry: TelemetryConfig = TelemetryConfig::default(),
+        /// Store: state, blobs and cache.
+        store: StoreConfig = StoreConfig::default(),
         /// Serve: the REST API.
         serve: ServeConfig = ServeConfig::default(),
-        /// Tenant: API keys.
+        /// Tenant: API keys, plans, and the gate that holds tenants to them.
         tenant: TenantConfig = TenantConfig::default(),
         /// Supervision: how actors are restarted, started and stopped.
         supervision: SupervisionConfig = SupervisionConfig::default(),

@@ -6,9 +6,10 @@ use crate::actors::ingest::accept::AcceptRules;
 use crate::actors::ingest::door::Door;
 use crate::actors::ingest::grpc::GrpcListener;
 use crate::actors::ingest::http::{HttpListener, HttpOptions};
-use crate::actors::ingest::receiver::Receiver;
+use crate::actors::ingest::receiver::{Books, Receiver};
 use crate::domain::signal::Signal;
 use crate::messages::stream::AppendRecord;
+use crate::messages::tenant::TenantGate;
 use crate::wire::limits::OtlpLimits;
 
 use super::Parts;
@@ -20,15 +21,16 @@ use super::kernel::spec::ChildSpec;
 const HTTP_WORKERS: usize = 1;
 
 /// The subtree.
-pub fn subtree(parts: &Parts, producer: Port<AppendRecord>) -> ChildSpec {
+pub fn subtree(parts: &Parts, producer: Port<AppendRecord>, gate: Arc<dyn TenantGate>) -> ChildSpec {
     let policy = parts.policy("ingest.receiver");
     let lane = Lane::new("ingest.receiver", policy.lane);
     let rules = Arc::new(accept_rules(parts));
     let receiver = ChildSpec::replicated("receiver", policy, |name, policy| {
-        let (rules, producer, metrics) = (rules.clone(), producer.clone(), parts.metrics.clone());
+        let (rules, producer) = (rules.clone(), producer.clone());
+        let books = Books { metrics: parts.metrics.clone(), meter: parts.meter.clone() };
         let deadline = parts.config.ingest.ack_timeout;
         ChildSpec::worker(name, policy, move |_| {
-            Receiver::new(rules.clone(), producer.clone(), deadline, metrics.clone())
+            Receiver::new(rules.clone(), producer.clone(), deadline, books.clone())
         })
         .reads(&lane)
         .build()
@@ -36,7 +38,10 @@ pub fn subtree(parts: &Parts, producer: Port<AppendRecord>) -> ChildSpec {
     let ingest = &parts.config.ingest;
     let door = Door {
         keys: parts.keys.clone(),
+        key_log: parts.key_log.clone(),
+        gate,
         receivers: lane.port(),
+        metrics: parts.metrics.clone(),
         max_body: ingest.max_body.as_usize(),
         max_message: ingest.grpc_max_message.as_usize(),
         // The receiver gives up first and says why; this only bounds a receiver that is gone.

@@ -8,10 +8,15 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
+use crate::backends::blobs::BlobStore;
+use crate::backends::cache::Cache;
 use crate::backends::event_log::EventLog;
+use crate::backends::plans::PlanSource;
+use crate::backends::state::StateStore;
 use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::config::Config;
-use crate::domain::auth::KeyTable;
+use crate::domain::auth::{KeyLog, KeyTable};
+use crate::domain::usage::Meter;
 use crate::telemetry::metrics::Metrics;
 use kernel::policy::Policy;
 use kernel::spec::ChildSpec;
@@ -24,6 +29,7 @@ pub mod process;
 pub mod serve;
 pub mod store;
 pub mod stream;
+pub mod tenant;
 
 /// What the tree is wired from: the configuration and the clients that live as long as the process.
 #[derive(Clone)]
@@ -36,6 +42,18 @@ pub struct Parts {
     pub telemetry: Arc<TelemetryClient>,
     /// How to reach the store where `telemetry.url` names one.
     pub telemetry_settings: TelemetrySettings,
+    /// The state store.
+    pub state: Arc<dyn StateStore>,
+    /// The blob store.
+    pub blobs: Arc<dyn BlobStore>,
+    /// The cache.
+    pub cache: Arc<dyn Cache>,
+    /// Which tenant has which plan.
+    pub plans: Arc<dyn PlanSource>,
+    /// What tenants used of this process.
+    pub meter: Meter,
+    /// When keys were last used.
+    pub key_log: KeyLog,
     /// All API keys.
     pub keys: Arc<ArcSwap<KeyTable>>,
     /// The metrics of the process.
@@ -55,16 +73,17 @@ impl Parts {
 
 /// The whole tree.
 pub fn tree(parts: &Parts) -> ChildSpec {
-    let (store, store_port) = store::subtree(parts);
+    let (store, stores) = store::subtree(parts);
+    let (tenant, gate) = tenant::subtree(parts, &stores);
     let (broker_out, producer) = stream::broker_out(parts);
-    let (process, process_port) = process::subtree(parts, store_port, producer.clone());
+    let (process, process_port) = process::subtree(parts, stores.rows, producer.clone());
     let stream_in = stream::stream_in(parts, process_port);
-    let serve = serve::subtree(parts);
-    let ingest = ingest::subtree(parts, producer);
+    let serve = serve::subtree(parts, gate.clone());
+    let ingest = ingest::subtree(parts, producer, gate);
     ChildSpec::supervisor(
         "root",
         parts.policy(""),
-        vec![store, broker_out, process, stream_in, serve, ingest],
+        vec![store, tenant, broker_out, process, stream_in, serve, ingest],
     )
 }
 

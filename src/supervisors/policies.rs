@@ -9,11 +9,17 @@ use crate::config::{Config, ConfigError};
 use super::kernel::policy as kernel;
 
 /// Every path of the tree that has a policy, in start order.
-pub const PATHS: [&str; 18] = [
+pub const PATHS: [&str; 24] = [
     "",
     "store",
     "store.engine",
     "store.writer",
+    "store.state",
+    "store.blobs",
+    "store.cache",
+    "tenant",
+    "tenant.gate_projector",
+    "tenant.key_cache",
     "broker_out",
     "broker_out.producer",
     "broker_out.retention",
@@ -59,6 +65,9 @@ fn built_in(config: &Config, path: &str) -> NodePolicy {
             lane(&mut policy, 64, 512);
             policy.stop.drain = Duration::from_secs(20);
         }
+        "store.state" => lane(&mut policy, 256, 16),
+        "store.blobs" => lane(&mut policy, 64, 256),
+        "store.cache" => lane(&mut policy, 1024, 16),
         "broker_out.producer" => lane(&mut policy, 1024, 256),
         "process.otlp" => {
             policy.replicas = if config.process.workers == 0 { cores } else { config.process.workers };
@@ -89,7 +98,7 @@ fn lane(policy: &mut NodePolicy, capacity: u32, mib: u64) {
 fn pool(path: &str) -> Option<&'static str> {
     let stage = path.split('.').next().unwrap_or_default();
     match stage {
-        "store" | "broker_out" => Some("store"),
+        "store" | "broker_out" | "tenant" => Some("store"),
         "process" => Some("process"),
         "stream_in" => Some("stream"),
         "serve" => Some("serve"),
@@ -103,6 +112,9 @@ fn credits(config: &Config, path: &str) -> usize {
     match path {
         // While one block waits for the store, the next is being transformed.
         "process.otlp" | "store.writer" => 2,
+        // Calls are short or wait for a disk; the lane holds the rest.
+        "store.state" | "store.blobs" => 8,
+        "store.cache" => 64,
         // Appends and requests wait for the disk together: one sync then covers many.
         "broker_out.producer" => 1024,
         "ingest.receiver" => 512,

@@ -28,6 +28,7 @@ struct Inner {
     stored: Family<SignalOnly, Counter>,
     dead: Family<SignalOnly, Counter>,
     queries: Family<QueryLabels, Counter>,
+    gate_fail_open: Family<Reason, Counter>,
     child_state: Family<ChildLabels, Gauge>,
     restarts: Family<ChildLabels, Gauge>,
     generation: Family<ChildLabels, Gauge>,
@@ -53,6 +54,11 @@ struct QueryLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ChildLabels {
     path: String,
 }
@@ -74,6 +80,11 @@ impl Metrics {
             stored: counted(&mut registry, "process_rows", "Rows stored"),
             dead: counted(&mut registry, "process_dead_letters", "Records put into the dead letters"),
             queries: counted(&mut registry, "serve_queries", "Queries by outcome"),
+            gate_fail_open: counted(
+                &mut registry,
+                "gate_fail_open",
+                "Requests let in although nothing was known of their tenant's plan, by reason",
+            ),
             child_state: counted(
                 &mut registry,
                 "child_state",
@@ -120,6 +131,17 @@ impl Metrics {
     /// A query ended.
     pub fn queried(&self, outcome: &'static str) {
         self.inner.queries.get_or_create(&QueryLabels { outcome }).inc();
+    }
+
+    /// A request was refused before it reached a receiver.
+    pub fn turned_away(&self, signal: Signal, refusal: &Refusal) {
+        let label = Outcome { signal: signal.as_str(), outcome: refusal_name(refusal) };
+        self.inner.requests.get_or_create(&label).inc();
+    }
+
+    /// A request was let in because nothing was known of its tenant.
+    pub fn gate_failed_open(&self, reason: &'static str) {
+        self.inner.gate_fail_open.get_or_create(&Reason { reason }).inc();
     }
 
     /// Everything as Prometheus text, with the tree as it is in `snapshot`.
@@ -170,6 +192,7 @@ fn refusal_name(refusal: &Refusal) -> &'static str {
         Refusal::Unauthenticated(_) => "unauthenticated",
         Refusal::Unsupported(_) => "unsupported",
         Refusal::Unavailable { .. } => "unavailable",
+        Refusal::OverQuota { .. } => "over_quota",
         Refusal::Internal(_) => "internal",
     }
 }

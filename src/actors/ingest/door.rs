@@ -11,12 +11,14 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 
 use crate::clock;
-use crate::domain::auth::{Denied, Grant, KeyTable};
+use crate::domain::auth::{Denied, Grant, KeyLog, KeyTable};
 use crate::domain::envelope::WireFormat;
 use crate::domain::refusal::{Accepted, Refusal};
 use crate::domain::signal::Signal;
 use crate::messages::ingest::ReceiveExport;
+use crate::messages::tenant::TenantGate;
 use crate::supervisors::kernel::port::{Port, PortError};
+use crate::telemetry::metrics::Metrics;
 use crate::wire::compress::Encoding;
 use crate::wire::response::Rejected;
 use crate::wire::status::Status;
@@ -29,8 +31,14 @@ const ROOM_DEADLINE: Duration = Duration::from_secs(2);
 pub struct Door {
     /// All API keys; replaced as a whole when they change.
     pub keys: Arc<ArcSwap<KeyTable>>,
+    /// When keys were last used.
+    pub key_log: KeyLog,
+    /// What tenants may send.
+    pub gate: Arc<dyn TenantGate>,
     /// The receivers.
     pub receivers: Port<ReceiveExport>,
+    /// Counts requests that are refused here.
+    pub metrics: Metrics,
     /// Most bytes of a body as sent.
     pub max_body: usize,
     /// Most bytes of a gRPC message, decompressed.
@@ -61,14 +69,23 @@ impl Door {
     pub fn admit(&self, key: Option<&str>, peer: Option<IpAddr>) -> Result<Grant, Refusal> {
         let now_s = clock::unix_nanos() / 1_000_000_000;
         let denied = |denied: Denied| Refusal::Unauthenticated(denied.to_string());
-        self.keys.load().admit(key, peer, now_s).map_err(denied)
+        let grant = self.keys.load().admit(key, peer, now_s).map_err(denied)?;
+        if let Some(name) = &grant.key {
+            self.key_log.touch(name, now_s);
+        }
+        Ok(grant)
     }
 
     /// Hands a request to the receivers and waits until its batch is on disk.
     ///
     /// # Errors
-    /// The receiver's [`Refusal`], or a retryable one where the receivers are full, restarting or too slow.
+    /// The receiver's [`Refusal`], or a retryable one where the tenant's plan allows no more for now, or the receivers
+    /// are full, restarting or too slow.
     pub async fn take(&self, export: Export, grant: Grant) -> Result<Accepted, Refusal> {
+        if let Err(refusal) = self.gate.admit(&grant.scope.tenant, export.signal).await {
+            self.metrics.turned_away(export.signal, &refusal);
+            return Err(refusal);
+        }
         let received_at_ns = clock::unix_nanos();
         let (reply, answer) = crate::supervisors::kernel::port::Reply::new();
         let message = ReceiveExport {

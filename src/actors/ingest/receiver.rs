@@ -12,9 +12,11 @@ use actix::fut::wrap_future;
 
 use super::accept::{AcceptRules, Prepared, prepare};
 use crate::backends::event_log::{Appended, LogError};
+use crate::clock;
 use crate::domain::failure::{Classified, FailureClass};
 use crate::domain::refusal::{Accepted, Refusal};
 use crate::domain::sift::Sifted;
+use crate::domain::usage::{Day, Meter};
 use crate::messages::ingest::ReceiveExport;
 use crate::messages::stream::AppendRecord;
 use crate::supervisors::kernel::chaos;
@@ -28,7 +30,16 @@ pub struct Receiver {
     rules: Arc<AcceptRules>,
     producer: Port<AppendRecord>,
     deadline: Duration,
-    metrics: Metrics,
+    books: Books,
+}
+
+/// What a receiver writes down of its work. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Books {
+    /// Requests and records by outcome.
+    pub metrics: Metrics,
+    /// What tenants used.
+    pub meter: Meter,
 }
 
 impl Receiver {
@@ -37,9 +48,9 @@ impl Receiver {
         rules: Arc<AcceptRules>,
         producer: Port<AppendRecord>,
         deadline: Duration,
-        metrics: Metrics,
+        books: Books,
     ) -> Self {
-        Self { rules, producer, deadline, metrics }
+        Self { rules, producer, deadline, books }
     }
 }
 
@@ -55,8 +66,9 @@ impl Consume<ReceiveExport> for Receiver {
         match prepare(&lease, &self.rules) {
             Ok(prepared) => {
                 lease.passed();
-                let append = Append { producer: self.producer.clone(), deadline: self.deadline };
-                let metrics = self.metrics.clone();
+                let meter = self.books.meter.clone();
+                let append = Append { producer: self.producer.clone(), deadline: self.deadline, meter };
+                let metrics = self.books.metrics.clone();
                 ctx.spawn(wrap_future(async move {
                     let outcome = append.run(&lease, prepared).await;
                     chaos::point("receiver.after");
@@ -67,7 +79,7 @@ impl Consume<ReceiveExport> for Receiver {
             }
             Err(refusal) => {
                 let outcome = Err(refusal);
-                self.metrics.received(&lease, &outcome);
+                self.books.metrics.received(&lease, &outcome);
                 lease.reply.send(outcome);
                 lease.ack();
             }
@@ -78,6 +90,7 @@ impl Consume<ReceiveExport> for Receiver {
 struct Append {
     producer: Port<AppendRecord>,
     deadline: Duration,
+    meter: Meter,
 }
 
 impl Append {
@@ -91,11 +104,23 @@ impl Append {
             reply,
         };
         match self.producer.ask(make, self.deadline).await {
-            Ok(Ok(Appended { .. })) => Ok(accepted(prepared.sifted)),
+            Ok(Ok(Appended { duplicate, .. })) => {
+                if !duplicate {
+                    self.count(request, prepared.sifted.kept);
+                }
+                Ok(accepted(prepared.sifted))
+            }
             Ok(Err(error)) => Err(log_refusal(&error)),
             Err(PortError::Full) => Err(Refusal::unavailable("the event log cannot keep up")),
             Err(error) => Err(Refusal::unavailable(format!("the batch is not known to be durable: {error}"))),
         }
+    }
+
+    /// Counts what is on disk for the tenant; a resend was counted with its first copy.
+    fn count(&self, request: &ReceiveExport, records: u64) {
+        let today = Day::of_nanos(clock::unix_nanos());
+        let tenant = &request.grant.scope.tenant;
+        self.meter.count(tenant, today, request.signal, records, request.body.len() as u64);
     }
 }
 

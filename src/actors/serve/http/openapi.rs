@@ -134,13 +134,14 @@ pub struct MetricRangeParams {
     ),
     paths(
         routes::trace, routes::traces, routes::spans, routes::logs, routes::metrics, routes::metric_range, routes::services,
-        routes::operations, docs::openapi_json, health::livez, health::readyz
+        routes::operations, routes::gate, docs::openapi_json, health::livez, health::readyz
     ),
     tags(
         (name = "traces", description = "Traces and spans"),
         (name = "logs", description = "Log records"),
         (name = "metrics", description = "Metrics"),
         (name = "services", description = "Rate, errors and durations"),
+        (name = "tenant", description = "What a tenant may do and has used"),
         (name = "health", description = "For load balancers and operators")
     ),
     security(("bearer" = []), ("api_key" = [])),

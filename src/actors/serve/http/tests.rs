@@ -45,6 +45,13 @@ impl ScopeResolver for Stand {
     }
 }
 
+impl TenantPort for Stand {
+    fn gate(&self, _: Scope) -> BoxFuture<'static, GateAnswer> {
+        use crate::domain::usage::{Day, Usage};
+        std::future::ready(GateAnswer::unknown(Usage { spans: 7, ..Usage::default() }, Day(1))).boxed()
+    }
+}
+
 impl Readiness for Stand {
     fn parts(&self) -> Vec<PartState> {
         self.parts.clone()
@@ -67,7 +74,7 @@ fn with_reply(
 
 fn deps(stand: &Arc<Stand>) -> ApiDeps {
     let (queries, scopes, readiness) = (Arc::clone(stand), Arc::clone(stand), Arc::clone(stand));
-    ApiDeps { queries, scopes, readiness, deadline: DEFAULT_DEADLINE }
+    ApiDeps { queries, scopes, tenants: Arc::clone(stand) as _, readiness, deadline: DEFAULT_DEADLINE }
 }
 
 /// Sends one request with the key of tenant `acme`.
@@ -109,6 +116,15 @@ async fn a_list_has_items_cursor_and_stats() {
     assert_eq!(query.filter.status, Some(SpanStatus::Error));
     let attributes: Vec<_> = query.filter.attributes.iter().map(|a| (a.key.as_str(), a.negated)).collect();
     assert_eq!(attributes, [("http.method", false), ("a", true)]);
+}
+
+#[actix_web::test]
+async fn the_gate_answers_with_a_key_only() {
+    let stand = answering(empty_list);
+    let (status, body) = get(&stand, "/api/v1/gate").await;
+    assert_eq!((status, &body["state"], &body["usage"]["spans"]), (200, &json!("unknown"), &json!(7)));
+    let denied = call_with(&stand, test::TestRequest::with_uri("/api/v1/gate")).await;
+    assert_eq!(denied.status().as_u16(), 401);
 }
 
 #[actix_web::test]
