@@ -6,7 +6,9 @@ use crate::actors::store::cache::CacheAdapter;
 use crate::actors::store::engine::StoreKeeper;
 use crate::actors::store::state::StateAdapter;
 use crate::actors::store::writer::TelemetryWriter;
+use crate::backends::telemetry::client::TelemetrySettings;
 use crate::backends::telemetry::engine::child::EngineSpec;
+use crate::config::Config;
 use crate::messages::store::{BlobCall, CacheCall, StateCall, StoreRows};
 
 use super::Parts;
@@ -33,10 +35,9 @@ pub fn subtree(parts: &Parts) -> (ChildSpec, Stores) {
     let lane = Lane::new("store.writer", writer_policy.lane);
     let rows = lane.port();
     let writer = ChildSpec::replicated("writer", writer_policy, |name, policy| {
-        let (client, deadline) = (parts.telemetry.clone(), parts.config.telemetry.insert_timeout);
-        ChildSpec::worker(name, policy, move |probe| TelemetryWriter::new(client.clone(), deadline, probe))
-            .reads(&lane)
-            .build()
+        let parts = parts.clone();
+        let make = move |probe: &_| TelemetryWriter::new(parts.telemetry.clone(), parts.live.clone(), probe);
+        ChildSpec::worker(name, policy, make).reads(&lane).build()
     });
     let (state_spec, state) = state(parts);
     let (blobs_spec, blobs) = blobs(parts);
@@ -49,7 +50,7 @@ pub fn subtree(parts: &Parts) -> (ChildSpec, Stores) {
 fn state(parts: &Parts) -> (ChildSpec, Port<StateCall>) {
     let policy = parts.policy("store.state");
     let lane = Lane::new("store.state", policy.lane);
-    let (store, rules) = (parts.state.clone(), parts.config.store.state.clone());
+    let (store, rules) = (parts.state.clone(), parts.config().store.state.clone());
     let make = move |probe: &_| StateAdapter::new(store.clone(), rules.timeout, rules.check_every, probe);
     (ChildSpec::worker("state", policy, make).reads(&lane).build(), lane.port())
 }
@@ -57,7 +58,7 @@ fn state(parts: &Parts) -> (ChildSpec, Port<StateCall>) {
 fn blobs(parts: &Parts) -> (ChildSpec, Port<BlobCall>) {
     let policy = parts.policy("store.blobs");
     let lane = Lane::new("store.blobs", policy.lane);
-    let (store, rules) = (parts.blobs.clone(), parts.config.store.blobs.clone());
+    let (store, rules) = (parts.blobs.clone(), parts.config().store.blobs.clone());
     let make = move |probe: &_| BlobAdapter::new(store.clone(), rules.timeout, rules.check_every, probe);
     (ChildSpec::worker("blobs", policy, make).reads(&lane).build(), lane.port())
 }
@@ -65,7 +66,7 @@ fn blobs(parts: &Parts) -> (ChildSpec, Port<BlobCall>) {
 fn cache(parts: &Parts) -> (ChildSpec, Port<CacheCall>) {
     let policy = parts.policy("store.cache");
     let lane = Lane::new("store.cache", policy.lane);
-    let (cache, timeout) = (parts.cache.clone(), parts.config.store.cache.timeout);
+    let (cache, timeout) = (parts.cache.clone(), parts.config().store.cache.timeout);
     let make = move |probe: &_| CacheAdapter::new(cache.clone(), timeout, probe);
     (ChildSpec::worker("cache", policy, make).reads(&lane).build(), lane.port())
 }
@@ -77,24 +78,36 @@ impl std::fmt::Debug for Stores {
 }
 
 fn keeper(parts: &Parts) -> ChildSpec {
-    let (client, engine) = (parts.telemetry.clone(), engine_spec(parts));
-    let settings = parts.telemetry_settings.clone();
-    let stop_within = parts.config.telemetry.engine.stop_timeout;
-    let policy = parts.policy("store.engine");
+    let (policy, parts) = (parts.policy("store.engine"), parts.clone());
     ChildSpec::worker("engine", policy, move |_| {
-        StoreKeeper::new(client.clone(), settings.clone(), engine.clone(), stop_within)
+        let config = parts.config();
+        let (settings, engine) = (telemetry_settings(&config), engine_spec(&config));
+        StoreKeeper::new(parts.telemetry.clone(), settings, engine, parts.live.clone())
     })
     .build()
 }
 
+/// How to reach the store where `telemetry.url` names one, and what to call its database.
+pub fn telemetry_settings(config: &Config) -> TelemetrySettings {
+    let telemetry = &config.telemetry;
+    TelemetrySettings {
+        url: telemetry.url.as_ref().map(|url| url.as_str().to_owned()),
+        user: telemetry.user.clone(),
+        password: telemetry.password.expose().to_owned(),
+        database: telemetry.database.clone(),
+        max_connections: telemetry.max_connections as usize,
+        connect_timeout: telemetry.connect_timeout,
+    }
+}
+
 /// The engine to run, or `None` where `telemetry.url` names a server.
-fn engine_spec(parts: &Parts) -> Option<EngineSpec> {
-    let telemetry = &parts.config.telemetry;
+fn engine_spec(config: &Config) -> Option<EngineSpec> {
+    let telemetry = &config.telemetry;
     telemetry.url.is_none().then(|| EngineSpec {
         library: telemetry.engine.library.clone(),
         memory_limit: telemetry.engine.memory_limit.as_u64(),
         connections: telemetry.engine.connections as usize,
         ready_within: telemetry.engine.start_timeout,
-        ..EngineSpec::new(&parts.config.data_dir)
+        ..EngineSpec::new(&config.data_dir)
     })
 }

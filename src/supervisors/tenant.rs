@@ -13,29 +13,26 @@ use super::store::Stores;
 
 /// The subtree, and the gate that listeners ask.
 pub fn subtree(parts: &Parts, stores: &Stores) -> (ChildSpec, Arc<dyn TenantGate>) {
-    let rules = &parts.config.tenant.gate;
     let projector = ProjectorDeps {
         plans: parts.plans.clone(),
         meter: parts.meter.clone(),
         source: uuid::Uuid::now_v7().to_string().into(),
         state: stores.state.clone(),
         cache: stores.cache.clone(),
-        every: rules.every,
-        flush_every: rules.flush_every,
+        config: parts.live.clone(),
     };
     let keys = KeyCacheDeps {
         keys: parts.keys.clone(),
         log: parts.key_log.clone(),
         state: stores.state.clone(),
         cache: stores.cache.clone(),
-        every: rules.every,
+        config: parts.live.clone(),
     };
     let gate = CachedGate::new(GateDeps {
         cache: stores.cache.clone(),
         meter: parts.meter.clone(),
         metrics: parts.metrics.clone(),
-        deadline: rules.deadline,
-        stale_after: rules.stale_after,
+        config: parts.live.clone(),
     });
     let children = vec![
         ChildSpec::worker("gate_projector", parts.policy("tenant.gate_projector"), move |_| {

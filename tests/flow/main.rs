@@ -5,6 +5,8 @@ mod support;
 
 mod clients;
 mod crash;
+mod examples;
 mod ingest;
 #[cfg(feature = "chaos")]
 mod poison;
+mod tenant;

@@ -4,7 +4,6 @@
 //! (refused for good), the log being full or away (refused retryably). Decoding runs right on the receiver's arbiter:
 //! the pool `ingest` has no other work, so nothing waits behind it (ARCHITECTURE.md, "CPU on arbiters").
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix::AsyncContext;
@@ -13,6 +12,7 @@ use actix::fut::wrap_future;
 use super::accept::{AcceptRules, Prepared, prepare};
 use crate::backends::event_log::{Appended, LogError};
 use crate::clock;
+use crate::config::live::LiveConfig;
 use crate::domain::failure::{Classified, FailureClass};
 use crate::domain::refusal::{Accepted, Refusal};
 use crate::domain::sift::Sifted;
@@ -27,9 +27,9 @@ use crate::telemetry::metrics::Metrics;
 
 /// Actor that turns requests into durable batches.
 pub struct Receiver {
-    rules: Arc<AcceptRules>,
+    config: LiveConfig,
+    partitions: u32,
     producer: Port<AppendRecord>,
-    deadline: Duration,
     books: Books,
 }
 
@@ -43,14 +43,9 @@ pub struct Books {
 }
 
 impl Receiver {
-    /// A receiver that appends through `producer` and gives an append `deadline`.
-    pub fn new(
-        rules: Arc<AcceptRules>,
-        producer: Port<AppendRecord>,
-        deadline: Duration,
-        books: Books,
-    ) -> Self {
-        Self { rules, producer, deadline, books }
+    /// A receiver that appends through `producer` to topics of so many partitions; `[ingest]` holds for each request.
+    pub fn new(config: LiveConfig, partitions: u32, producer: Port<AppendRecord>, books: Books) -> Self {
+        Self { config, partitions, producer, books }
     }
 }
 
@@ -63,11 +58,12 @@ impl Consume<ReceiveExport> for Receiver {
             lease.ack();
             return;
         }
-        match prepare(&lease, &self.rules) {
+        let config = self.config.now();
+        match prepare(&lease, &AcceptRules::new(&config.ingest, self.partitions)) {
             Ok(prepared) => {
                 lease.passed();
-                let meter = self.books.meter.clone();
-                let append = Append { producer: self.producer.clone(), deadline: self.deadline, meter };
+                let (deadline, meter) = (config.ingest.ack_timeout, self.books.meter.clone());
+                let append = Append { producer: self.producer.clone(), deadline, meter };
                 let metrics = self.books.metrics.clone();
                 ctx.spawn(wrap_future(async move {
                     let outcome = append.run(&lease, prepared).await;

@@ -11,13 +11,15 @@ use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{ActorContext, AsyncContext};
 use actix_web::dev::ServerHandle;
 use actix_web::http::header::HeaderMap;
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::{App, HttpServer};
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 
+use super::http::admin::{self, AdminDeps};
 use super::http::{ApiDeps, Denied, PartState, QueryPort, Readiness, ScopeResolver, TenantPort, configure};
 use super::turnstile::Turnstile;
 use crate::clock;
+use crate::config::live::LiveConfig;
 use crate::domain::auth::{KeyLog, KeyTable, key_from_headers};
 use crate::domain::failure::FailureClass;
 use crate::domain::gate::GateAnswer;
@@ -29,39 +31,29 @@ use crate::supervisors::kernel::port::{Port, PortError};
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Seat, Seated, Worker};
 use crate::supervisors::kernel::snapshot::ChildState;
-use crate::supervisors::kernel::tree::TreeView;
-use crate::telemetry::metrics::Metrics;
-
-/// The tree, once it runs.
-pub type SharedView = Arc<ArcSwap<Option<TreeView>>>;
 
 /// What the API stands on.
 #[derive(Clone)]
 pub struct Gateway {
-    /// Where it listens.
-    pub address: SocketAddr,
     /// The query handlers.
     pub queries: Port<RunQuery>,
     /// What tenants may do.
     pub gate: Arc<dyn TenantGate>,
     /// Bounds the queries of one tenant.
     pub turnstile: Turnstile,
-    /// Queries of one tenant at once where its plan says nothing.
-    pub per_tenant: usize,
     /// When keys were last used.
     pub key_log: KeyLog,
     /// All API keys.
     pub keys: Arc<ArcSwap<KeyTable>>,
-    /// The tree.
-    pub view: SharedView,
-    /// The metrics of the process.
-    pub metrics: Metrics,
-    /// Time one request may take.
-    pub deadline: Duration,
+    /// The admin side.
+    pub admin: AdminDeps,
+    /// Where it listens (`serve.http`, read at launch) and what a request may cost (read for each).
+    pub config: LiveConfig,
 }
 
 /// The actor that owns the API listener.
 pub struct ApiListener {
+    address: SocketAddr,
     gateway: Gateway,
     server: Option<ServerHandle>,
 }
@@ -69,25 +61,20 @@ pub struct ApiListener {
 impl ApiListener {
     /// A listener of `gateway`.
     pub fn new(gateway: Gateway) -> Self {
-        Self { gateway, server: None }
+        Self { address: gateway.config.now().serve.http, gateway, server: None }
     }
 
     fn serve(&mut self, ctx: &mut Seated<Self>) -> std::io::Result<()> {
         let gateway = self.gateway.clone();
         let server = HttpServer::new(move || {
-            let admin = web::Data::new(gateway.clone());
-            App::new()
-                .app_data(admin)
-                .route("/metrics", web::get().to(metrics))
-                .route("/admin/tree", web::get().to(tree))
-                .configure(configure(gateway.api()))
+            App::new().configure(admin::configure(gateway.admin.clone())).configure(configure(gateway.api()))
         })
         .workers(1)
         // A client that hangs up takes its query with it.
         .h1_allow_half_closed(false)
         .disable_signals()
         .shutdown_timeout(5)
-        .bind(self.gateway.address)?
+        .bind(self.address)?
         .run();
         self.server = Some(server.handle());
         ctx.spawn(wrap_future(server).map(|end, seat: &mut Seat<Self>, ctx| {
@@ -105,7 +92,7 @@ impl Worker for ApiListener {
         match self.serve(ctx) {
             Ok(()) => probe.ready(),
             Err(error) => {
-                let address = self.gateway.address;
+                let address = self.address;
                 probe.fail(
                     FailureClass::Config,
                     format!(
@@ -142,19 +129,19 @@ impl Gateway {
                 port: self.queries.clone(),
                 gate: self.gate.clone(),
                 turnstile: self.turnstile.clone(),
-                per_tenant: self.per_tenant,
+                config: self.config.clone(),
             }),
             scopes: Arc::new(Keys(self.keys.clone(), self.key_log.clone())),
             tenants: Arc::new(Tenants(self.gate.clone())),
-            readiness: Arc::new(Up(self.view.clone())),
-            deadline: self.deadline,
+            readiness: Arc::new(Up(self.admin.view.clone())),
+            config: self.config.clone(),
         }
     }
 }
 
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Gateway({})", self.address)
+        f.write_str("Gateway")
     }
 }
 
@@ -171,7 +158,7 @@ struct Questions {
     port: Port<RunQuery>,
     gate: Arc<dyn TenantGate>,
     turnstile: Turnstile,
-    per_tenant: usize,
+    config: LiveConfig,
 }
 
 impl QueryPort for Questions {
@@ -182,15 +169,15 @@ impl QueryPort for Questions {
         deadline: Duration,
     ) -> BoxFuture<'static, Result<QueryAnswer, QueryError>> {
         let (port, gate) = (self.port.clone(), self.gate.clone());
-        let (turnstile, per_tenant) = (self.turnstile.clone(), self.per_tenant);
+        let (turnstile, per_tenant) = (self.turnstile.clone(), self.config.now().serve.queries_per_tenant);
         Box::pin(async move {
             let ends = clock::now() + deadline;
             let bound = match gate.limits(&scope.tenant).await.queries_in_flight {
                 0 => per_tenant,
-                bound => bound as usize,
+                bound => bound,
             };
             // Held until the answer is there or the client has gone.
-            let _pass = turnstile.enter(&scope.tenant, bound, deadline).await?;
+            let _pass = turnstile.enter(&scope.tenant, bound as usize, deadline).await?;
             let deadline = ends.saturating_duration_since(clock::now());
             let make = |reply| RunQuery { scope, request, deadline, reply };
             match port.ask(make, deadline).await {
@@ -222,7 +209,7 @@ impl ScopeResolver for Keys {
     }
 }
 
-struct Up(SharedView);
+struct Up(admin::SharedView);
 
 impl Readiness for Up {
     fn parts(&self) -> Vec<PartState> {
@@ -238,20 +225,5 @@ impl Readiness for Up {
             detail: if part.is_up() { String::new() } else { format!("{:?}", part.state) },
         });
         std::iter::once(whole).chain(parts).collect()
-    }
-}
-
-async fn metrics(gateway: web::Data<Gateway>) -> HttpResponse {
-    let Some(view) = (**gateway.view.load()).clone() else {
-        return HttpResponse::ServiceUnavailable().body("the tree is starting");
-    };
-    let text = gateway.metrics.render(&view.snapshot());
-    HttpResponse::Ok().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text)
-}
-
-async fn tree(gateway: web::Data<Gateway>) -> HttpResponse {
-    match &**gateway.view.load() {
-        Some(view) => HttpResponse::Ok().json(view.snapshot()),
-        None => HttpResponse::ServiceUnavailable().body("the tree is starting"),
     }
 }

@@ -13,6 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
 use crate::clock;
+use crate::config::live::LiveConfig;
 use crate::domain::gate::{GateAnswer, GateSnapshot, KeyAnswer, Limited, Pace};
 use crate::domain::plan::Limits;
 use crate::domain::refusal::Refusal;
@@ -45,10 +46,8 @@ pub struct GateDeps {
     pub meter: Meter,
     /// Counts requests that were let in because nothing was known.
     pub metrics: Metrics,
-    /// Longest wait for the cache.
-    pub deadline: Duration,
-    /// From which age on a projection counts for nothing.
-    pub stale_after: Duration,
+    /// Longest wait for the cache and greatest age of a projection (`tenant.gate`), read each time.
+    pub config: LiveConfig,
 }
 
 /// The gate as listeners and sessions ask it.
@@ -114,7 +113,10 @@ impl CachedGate {
     }
 
     async fn ask(&self, tenant: &Arc<str>, held: Known) -> Known {
-        let asked = self.deps.cache.ask(|reply| CacheCall::Get(key_of(tenant), reply), self.deps.deadline);
+        let asked = self
+            .deps
+            .cache
+            .ask(|reply| CacheCall::Get(key_of(tenant), reply), self.deps.config.now().tenant.gate.deadline);
         let found = match asked.await {
             Ok(Ok(Some(bytes))) => serde_json::from_slice::<GateSnapshot>(&bytes).map_err(|_| "broken"),
             Ok(Ok(None)) => Err("missing"),
@@ -140,7 +142,7 @@ impl CachedGate {
     fn fresh(&self, known: &Known, now_s: u64) -> Result<Arc<GateSnapshot>, &'static str> {
         let Some(snapshot) = &known.snapshot else { return Err(known.missing) };
         let age = Duration::from_secs(now_s.saturating_sub(snapshot.projected_at_s));
-        if age > self.deps.stale_after { Err("stale") } else { Ok(snapshot.clone()) }
+        if age > self.deps.config.now().tenant.gate.stale_after { Err("stale") } else { Ok(snapshot.clone()) }
     }
 
     /// What was used today: the projection's figure and what this process counted since.
@@ -162,7 +164,10 @@ impl CachedGate {
     }
 
     async fn keys(&self, tenant: &Arc<str>) -> Vec<KeyAnswer> {
-        let asked = self.deps.cache.ask(|reply| CacheCall::Get(keys_of(tenant), reply), self.deps.deadline);
+        let asked = self
+            .deps
+            .cache
+            .ask(|reply| CacheCall::Get(keys_of(tenant), reply), self.deps.config.now().tenant.gate.deadline);
         let Ok(Ok(Some(bytes))) = asked.await else { return Vec::new() };
         serde_json::from_slice(&bytes).unwrap_or_default()
     }

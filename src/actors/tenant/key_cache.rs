@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 
 use crate::backends::state::KeyUse;
 use crate::clock;
+use crate::config::live::LiveConfig;
 use crate::domain::auth::{KeyLog, KeyTable};
 use crate::domain::gate::KeyAnswer;
 use crate::messages::store::{CacheCall, StateCall, settled};
@@ -38,8 +39,8 @@ pub struct KeyCacheDeps {
     pub state: Port<StateCall>,
     /// The cache adapter.
     pub cache: Port<CacheCall>,
-    /// How often it looks.
-    pub every: Duration,
+    /// How often it looks (`tenant.gate.every`), read each time.
+    pub config: LiveConfig,
 }
 
 /// Actor that keeps the books on keys.
@@ -68,7 +69,7 @@ impl Worker for KeyCache {
                 }
                 warn(&deps, &mut warned);
                 probe.progress();
-                tokio::time::sleep(deps.every).await;
+                tokio::time::sleep(deps.config.now().tenant.gate.every).await;
             }
         }));
     }
@@ -96,8 +97,14 @@ async fn round(deps: &KeyCacheDeps) -> Result<(), String> {
     let last: HashMap<Arc<str>, u64> = uses.into_iter().map(|used| (used.name, used.last_used_s)).collect();
     for (tenant, keys) in by_tenant(&deps.keys.load(), &last) {
         let value = serde_json::to_vec(&keys).map_err(|error| error.to_string())?;
-        let put =
-            |reply| CacheCall::Put(super::gate::keys_of(&tenant), value.into(), deps.every * 100, reply);
+        let put = |reply| {
+            CacheCall::Put(
+                super::gate::keys_of(&tenant),
+                value.into(),
+                deps.config.now().tenant.gate.stale_after * 10,
+                reply,
+            )
+        };
         settled(deps.cache.ask(put, ASK).await)?;
     }
     Ok(())

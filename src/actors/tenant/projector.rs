@@ -14,6 +14,7 @@ use actix::{ActorContext, AsyncContext};
 
 use crate::backends::plans::PlanSource;
 use crate::clock;
+use crate::config::live::LiveConfig;
 use crate::domain::gate::GateSnapshot;
 use crate::domain::usage::{Day, Meter, Usage};
 use crate::messages::store::{CacheCall, StateCall, settled};
@@ -40,10 +41,8 @@ pub struct ProjectorDeps {
     pub state: Port<StateCall>,
     /// The cache adapter.
     pub cache: Port<CacheCall>,
-    /// How often the gate is projected.
-    pub every: Duration,
-    /// How often the totals are written down.
-    pub flush_every: Duration,
+    /// How often it looks and writes (`tenant.gate`), read each time.
+    pub config: LiveConfig,
 }
 
 /// Actor that projects the gate.
@@ -68,9 +67,9 @@ impl Worker for GateProjector {
                 round.project().await;
                 round.probe.ready();
                 round.probe.progress();
-                let next = clock::now() + round.deps.every;
+                let next = clock::now() + round.deps.config.now().tenant.gate.every;
                 while clock::now() < next {
-                    let pause = (next - clock::now()).min(round.deps.flush_every);
+                    let pause = (next - clock::now()).min(round.deps.config.now().tenant.gate.flush_every);
                     tokio::time::sleep(pause).await;
                     round.note(round.flush().await);
                 }
@@ -145,7 +144,7 @@ impl Round {
             let snapshot = GateSnapshot::project(&tenant.tenant, &tenant.plan, usage, today, now_s);
             let value = serde_json::to_vec(&snapshot).map_err(|error| error.to_string())?;
             // Kept for longer than it counts as fresh: the edge says "stale", and not "missing".
-            let ttl = self.deps.every * 100;
+            let ttl = self.deps.config.now().tenant.gate.stale_after * 10;
             let make = |reply| CacheCall::Put(super::gate::key_of(&tenant.tenant), value.into(), ttl, reply);
             outcome = outcome.and(settled(self.deps.cache.ask(make, ASK).await));
         }

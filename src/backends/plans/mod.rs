@@ -6,6 +6,7 @@
 use futures_util::future::BoxFuture;
 
 use super::fault::PortFault;
+use crate::config::live::LiveConfig;
 use crate::domain::plan::TenantPlan;
 
 /// Knows every tenant's plan.
@@ -14,13 +15,14 @@ pub trait PlanSource: Send + Sync + 'static {
     fn plans(&self) -> BoxFuture<'static, Result<Vec<TenantPlan>, PortFault>>;
 }
 
-/// Plans that do not change while the process runs: those of the configuration.
+/// The plans of the configuration, as they are at each look.
 #[derive(Debug, Clone)]
-pub struct FixedPlans(pub Vec<TenantPlan>);
+pub struct ConfiguredPlans(pub LiveConfig);
 
-impl PlanSource for FixedPlans {
+impl PlanSource for ConfiguredPlans {
     fn plans(&self) -> BoxFuture<'static, Result<Vec<TenantPlan>, PortFault>> {
-        let plans = self.0.clone();
+        let config = self.0.now();
+        let plans = config.tenant.tenant_plans(config.ingest.dev_loopback);
         Box::pin(async { Ok(plans) })
     }
 }

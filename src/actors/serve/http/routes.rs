@@ -5,13 +5,14 @@ use actix_web::{HttpRequest, HttpResponse, Resource, guard};
 
 use super::{ApiDeps, docs, health, openapi, reply};
 use crate::clock;
+use crate::config::serve::QueryConfig;
 use crate::domain::gate::GateAnswer;
 use crate::domain::query::answer::{
     List, LogRecord, MetricInfo, MetricRangeAnswer, OperationSummary, ServiceSummary, Span, TraceAnswer,
     TraceSummary,
 };
 use crate::domain::query::problem::Problem;
-use crate::domain::query::{BadParameter, QueryAnswer, QueryError, QueryRequest};
+use crate::domain::query::{Asked, BadParameter, Bounds, QueryAnswer, QueryError, QueryRequest};
 use crate::domain::scope::Scope;
 
 /// A path and how its handler is mounted on it.
@@ -30,7 +31,7 @@ macro_rules! get {
             mount: |resource| {
                 let get_or_head = guard::Any(guard::Get()).or(guard::Head());
                 let served = resource.route(web::route().guard(get_or_head).to($handler));
-                served.default_service(web::to(reply::method_not_allowed))
+                served.default_service(web::to(reply::only_get))
             },
         }
     };
@@ -152,7 +153,7 @@ pub async fn gate(request: HttpRequest, deps: Data<ApiDeps>) -> HttpResponse {
 async fn serve(
     request: &HttpRequest,
     deps: &ApiDeps,
-    typed: impl FnOnce(Pairs, i64) -> Typed,
+    typed: impl FnOnce(Pairs, Asked) -> Typed,
 ) -> HttpResponse {
     match answer(request, deps, typed).await {
         Ok(answer) => reply::ok(&answer),
@@ -163,7 +164,7 @@ async fn serve(
 async fn answer(
     request: &HttpRequest,
     deps: &ApiDeps,
-    typed: impl FnOnce(Pairs, i64) -> Typed,
+    typed: impl FnOnce(Pairs, Asked) -> Typed,
 ) -> Result<QueryAnswer, QueryError> {
     let scope: Scope = deps
         .scopes
@@ -172,8 +173,19 @@ async fn answer(
     let pairs = web::Query::<Pairs>::from_query(request.query_string())
         .map_err(|error| BadParameter::new("query string", error.to_string()))?;
     let now_ns = i64::try_from(clock::unix_nanos()).unwrap_or(i64::MAX);
-    let question = typed(pairs.into_inner(), now_ns)?;
+    let config = deps.config.now();
+    let serve = &config.serve;
+    let question = typed(pairs.into_inner(), Asked { now_ns, bounds: bounds(&serve.query) })?;
     // The port has the same deadline; this one holds even if the port does not.
-    let asked = deps.queries.ask(scope, question, deps.deadline);
-    tokio::time::timeout(deps.deadline, asked).await.unwrap_or(Err(QueryError::Timeout))
+    let deadline = serve.deadline;
+    let asked = deps.queries.ask(scope, question, deadline);
+    tokio::time::timeout(deadline, asked).await.unwrap_or(Err(QueryError::Timeout))
+}
+
+fn bounds(query: &QueryConfig) -> Bounds {
+    Bounds {
+        default_limit: query.default_limit,
+        max_limit: query.max_limit,
+        default_range_ns: i64::try_from(query.default_range.as_nanos()).unwrap_or(i64::MAX),
+    }
 }
