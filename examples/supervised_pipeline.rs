@@ -93,11 +93,16 @@ fn main() {
         let total = Arc::new(AtomicU64::new(0));
 
         let (to_squares, to_numbers, counter) = (squares.port(), numbers.port(), total.clone());
-        let sum = ChildSpec::worker("sum", policy.clone(), move |_| Sum(counter.clone())).reads(&squares).build();
-        let squarer =
-            ChildSpec::worker("square", policy.clone(), move |_| Stage { turn: square, next: to_squares.clone() });
-        let parser =
-            ChildSpec::worker("parse", policy.clone(), move |_| Stage { turn: parse, next: to_numbers.clone() });
+        let sum =
+            ChildSpec::worker("sum", policy.clone(), move |_| Sum(counter.clone())).reads(&squares).build();
+        let squarer = ChildSpec::worker("square", policy.clone(), move |_| Stage {
+            turn: square,
+            next: to_squares.clone(),
+        });
+        let parser = ChildSpec::worker("parse", policy.clone(), move |_| Stage {
+            turn: parse,
+            next: to_numbers.clone(),
+        });
         // The consumer of a lane comes before its producer.
         let stages = vec![sum, squarer.reads(&numbers).build(), parser.reads(&texts).build()];
         let policy = Policy { strategy: Strategy::OneForOne, ..policy };

@@ -9,7 +9,7 @@ use crate::config::{Config, ConfigError};
 use super::kernel::policy as kernel;
 
 /// Every path of the tree that has a policy, in start order.
-pub const PATHS: [&str; 24] = [
+pub const PATHS: [&str; 25] = [
     "",
     "store",
     "store.engine",
@@ -32,6 +32,7 @@ pub const PATHS: [&str; 24] = [
     "serve.http",
     "ingest",
     "ingest.receiver",
+    "ingest.sessions",
     "ingest.grpc",
     "ingest.http",
 ];
@@ -94,6 +95,13 @@ fn built_in(config: &Config, path: &str) -> NodePolicy {
             policy.on_limit = OnLimit::Quarantine;
             policy.stop.drain = Duration::from_secs(25);
         }
+        "ingest.sessions" => {
+            // One a connection; it ends with that, and its lane is what one connection may have in flight. What a session
+            // held when it failed is not delivered again: its client is told to send it again.
+            policy.restart = policy::Restart::Temporary;
+            policy.max_children = 20_000;
+            lane(&mut policy, 256, 64);
+        }
         "ingest.receiver" => {
             policy.replicas = cores;
             lane(&mut policy, 1024, config.ingest.max_in_flight.as_u64() >> 20);
@@ -117,7 +125,9 @@ fn pool(path: &str) -> Option<&'static str> {
         "process" => Some("process"),
         "stream_in" => Some("stream"),
         "serve" => Some("serve"),
-        "ingest" => Some(if path == "ingest.receiver" { "ingest" } else { "edge" }),
+        "ingest" => {
+            Some(if ["ingest.receiver", "ingest.sessions"].contains(&path) { "ingest" } else { "edge" })
+        }
         _ => None,
     }
 }
@@ -133,6 +143,8 @@ fn credits(config: &Config, path: &str) -> usize {
         // Appends and requests wait for the disk together: one sync then covers many.
         "broker_out.producer" => 1024,
         "ingest.receiver" => 512,
+        // All that its lane holds may be in flight.
+        "ingest.sessions" => 256,
         "serve.query" => config.serve.max_in_flight as usize,
         _ => 1,
     }

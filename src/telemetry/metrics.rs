@@ -155,7 +155,9 @@ impl Metrics {
 
     fn observe(&self, snapshot: &TreeSnapshot) {
         let inner = &self.inner;
-        for node in snapshot.root.walk() {
+        // Sessions come and go with connections: their names would pile up as labels.
+        for node in snapshot.root.walk().into_iter().filter(|node| !node.path.starts_with("ingest.sessions."))
+        {
             let label = ChildLabels { path: node.path.clone() };
             inner.child_state.get_or_create(&label).set(state_number(node.state));
             inner.restarts.get_or_create(&label).set(signed(node.restarts));

@@ -24,7 +24,9 @@ pub async fn what_was_put_is_read_whole_or_in_part(blobs: Blobs) {
     let at = key("a", "x/one");
     assert_eq!(blobs.get(&at, None).await.unwrap(), None);
     blobs.put(&at, Bytes::from_static(b"0123456789")).await.unwrap();
-    for (range, want) in [(None, "0123456789"), (Some(2..5), "234"), (Some(8..99), "89"), (Some(50..60), ""), (Some(3..3), "")] {
+    for (range, want) in
+        [(None, "0123456789"), (Some(2..5), "234"), (Some(8..99), "89"), (Some(50..60), ""), (Some(3..3), "")]
+    {
         let got = blobs.get(&at, range.clone()).await.unwrap().expect("it is there");
         assert_eq!(got, want.as_bytes(), "{range:?}");
     }
@@ -57,7 +59,11 @@ pub async fn lists_are_in_order_by_tenant_and_page_by_page(blobs: Blobs) {
     assert_eq!(paths(&blobs, "a", "b", Some("b/10"), 2).await, ["b/2"]);
     assert!(paths(&blobs, "a", "nothing", None, 9).await.is_empty());
     assert!(paths(&blobs, "nobody", "", None, 9).await.is_empty());
-    assert_eq!(blobs.list("a", "c", None, 9).await.unwrap().len(), 0, "a folder is asked for, not a beginning");
+    assert_eq!(
+        blobs.list("a", "c", None, 9).await.unwrap().len(),
+        0,
+        "a folder is asked for, not a beginning"
+    );
 }
 
 pub async fn what_was_deleted_is_gone_and_twice_is_once(blobs: Blobs) {
@@ -71,8 +77,19 @@ pub async fn what_was_deleted_is_gone_and_twice_is_once(blobs: Blobs) {
 
 pub async fn no_key_leads_out_of_its_tenant(blobs: Blobs) {
     for (tenant, path) in [
-        ("a", "../b/x"), ("..", "x"), ("a", "/x"), ("a", "x//y"), ("", "x"), ("a", ""), ("a", "."), ("a/b", "x"),
-        ("a", "x/../../y"), ("a", "x\\y"), ("a", "x%2F"), ("a", "x y"), ("a", "\u{0}"),
+        ("a", "../b/x"),
+        ("..", "x"),
+        ("a", "/x"),
+        ("a", "x//y"),
+        ("", "x"),
+        ("a", ""),
+        ("a", "."),
+        ("a/b", "x"),
+        ("a", "x/../../y"),
+        ("a", "x\\y"),
+        ("a", "x%2F"),
+        ("a", "x y"),
+        ("a", "\u{0}"),
     ] {
         let fault = BlobKey::new(tenant, path).unwrap_err();
         assert_eq!(fault.class, FailureClass::Poison, "{tenant:?} {path:?}");

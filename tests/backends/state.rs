@@ -22,7 +22,12 @@ fn used(name: &str, last_used_s: u64) -> KeyUse {
 }
 
 pub async fn totals_are_kept_by_tenant_day_and_source(state: State) {
-    let rows = vec![row("a", 1, "p1", 5, 50), row("a", 1, "p2", 7, 70), row("b", 1, "p1", 1, 1), row("a", 2, "p1", 9, 9)];
+    let rows = vec![
+        row("a", 1, "p1", 5, 50),
+        row("a", 1, "p2", 7, 70),
+        row("b", 1, "p1", 1, 1),
+        row("a", 2, "p1", 9, 9),
+    ];
     state.put_usage(rows.clone()).await.unwrap();
     assert_eq!(state.usage(Day(1)).await.unwrap(), rows[..3], "ordered by tenant and source");
     assert_eq!(state.usage(Day(2)).await.unwrap(), rows[3..]);

@@ -13,9 +13,9 @@ fn example(name: &str, args: &[&str]) -> String {
     let path: PathBuf = PathBuf::from(binary()).with_file_name("examples").join(name);
     let mut command = Command::new(&path);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().unwrap_or_else(|error| {
-        panic!("{}: {error}; build it with: cargo build --examples", path.display())
-    });
+    let mut child = command
+        .spawn()
+        .unwrap_or_else(|error| panic!("{}: {error}; build it with: cargo build --examples", path.display()));
     // A few lines: they fit into the pipe.
     let status = wait(&mut child, WITHIN).unwrap_or_else(|| panic!("{name} did not end in {WITHIN:?}"));
     let output = child.wait_with_output().expect("output");

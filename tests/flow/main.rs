@@ -9,4 +9,5 @@ mod examples;
 mod ingest;
 #[cfg(feature = "chaos")]
 mod poison;
+mod sessions;
 mod tenant;

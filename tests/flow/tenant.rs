@@ -39,7 +39,8 @@ fn send(obtrace: &Obtrace, key: &str, body: Vec<u8>) -> (u16, Vec<(String, Strin
 
 fn gate(obtrace: &Obtrace, key: &str) -> Value {
     block_on(async {
-        let request = reqwest::Client::new().get(format!("{}/api/v1/gate", obtrace.api)).header("x-api-key", key);
+        let request =
+            reqwest::Client::new().get(format!("{}/api/v1/gate", obtrace.api)).header("x-api-key", key);
         request.timeout(WITHIN).send().await.expect("an answer").json().await.expect("json")
     })
 }
@@ -60,7 +61,11 @@ fn a_tenant_over_its_plan_is_told_to_come_back_and_a_restart_forgets_nothing() {
     let mut obtrace = Obtrace::start(&dir.path().join("data"), options);
 
     until("the gate is projected", || gate(&obtrace, "small-key")["plan"] == "tiny");
-    assert_eq!(send(&obtrace, "small-key", logs(12, "first")).0, 200, "the request that crosses is taken whole");
+    assert_eq!(
+        send(&obtrace, "small-key", logs(12, "first")).0,
+        200,
+        "the request that crosses is taken whole"
+    );
     let (status, headers, answer) = send(&obtrace, "small-key", logs(1, "second"));
     assert_eq!(status, 429, "{answer}");
     assert!(headers.iter().any(|(name, value)| name == "retry-after" && value == "60"), "{headers:?}");
@@ -95,11 +100,18 @@ fn with_state_and_blobs_out_of_reach_everything_comes_in_and_the_tree_says_so() 
     std::fs::write(data.join("state"), b"").expect("file");
     std::fs::write(data.join("blobs"), b"").expect("file");
     let set = vec!["store.blobs.check_every=100ms".into(), "store.state.check_every=100ms".into()];
-    let mut obtrace = Obtrace::start(&data, Options { set, config: config(dir.path()), ..Options::default() });
+    let mut obtrace =
+        Obtrace::start(&data, Options { set, config: config(dir.path()), ..Options::default() });
     assert_eq!(send(&obtrace, "large-key", logs(3, "still")).0, 200);
     let degraded = |obtrace: &Obtrace, path: &str| {
         let (_, tree) = obtrace.get("/admin/tree");
-        let store = tree["root"]["children"].as_array().unwrap().iter().find(|n| n["path"] == "store").unwrap().clone();
+        let store = tree["root"]["children"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|n| n["path"] == "store")
+            .unwrap()
+            .clone();
         let node = store["children"].as_array().unwrap().iter().find(|n| n["path"] == path).unwrap().clone();
         node["state"] == "degraded"
     };
