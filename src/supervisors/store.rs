@@ -51,7 +51,9 @@ fn state(parts: &Parts) -> (ChildSpec, Port<StateCall>) {
     let policy = parts.policy("store.state");
     let lane = Lane::new("store.state", policy.lane);
     let (store, rules) = (parts.state.clone(), parts.config().store.state.clone());
-    let make = move |probe: &_| StateAdapter::new(store.clone(), rules.timeout, rules.check_every, probe);
+    let breaker = policy.breaker;
+    let make =
+        move |probe: &_| StateAdapter::new(store.clone(), rules.timeout, rules.check_every, breaker, probe);
     (ChildSpec::worker("state", policy, make).reads(&lane).build(), lane.port())
 }
 
@@ -59,7 +61,9 @@ fn blobs(parts: &Parts) -> (ChildSpec, Port<BlobCall>) {
     let policy = parts.policy("store.blobs");
     let lane = Lane::new("store.blobs", policy.lane);
     let (store, rules) = (parts.blobs.clone(), parts.config().store.blobs.clone());
-    let make = move |probe: &_| BlobAdapter::new(store.clone(), rules.timeout, rules.check_every, probe);
+    let breaker = policy.breaker;
+    let make =
+        move |probe: &_| BlobAdapter::new(store.clone(), rules.timeout, rules.check_every, breaker, probe);
     (ChildSpec::worker("blobs", policy, make).reads(&lane).build(), lane.port())
 }
 
@@ -67,7 +71,8 @@ fn cache(parts: &Parts) -> (ChildSpec, Port<CacheCall>) {
     let policy = parts.policy("store.cache");
     let lane = Lane::new("store.cache", policy.lane);
     let (cache, timeout) = (parts.cache.clone(), parts.config().store.cache.timeout);
-    let make = move |probe: &_| CacheAdapter::new(cache.clone(), timeout, probe);
+    let breaker = policy.breaker;
+    let make = move |probe: &_| CacheAdapter::new(cache.clone(), timeout, breaker, probe);
     (ChildSpec::worker("cache", policy, make).reads(&lane).build(), lane.port())
 }
 

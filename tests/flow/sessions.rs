@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use obtrace::domain::signal::Signal;
+use obtrace::tools::otlp_client::{Compression, Encoding, OtlpClient, OtlpTarget, Outcome, Protocol};
 use serde_json::{Value, json};
 
 use crate::support::{Obtrace, Options};
@@ -64,31 +66,30 @@ fn a_connection_has_a_session_while_it_lasts_and_too_many_are_told_to_come_back(
     let (status, after, answer) = runtime.block_on(send(&client(), &obtrace, log("too many")));
     assert_eq!((status, after.as_deref()), (503, Some("5")), "{answer}");
     assert_eq!(answer["code"], 14);
-    let refused = runtime.block_on(grpc(&obtrace.grpc)).expect_err("a third connection");
-    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
-    assert!(!refused.details().is_empty(), "RetryInfo says when to come back");
+    let refused = runtime.block_on(grpc(&obtrace.grpc));
+    assert!(
+        matches!(&refused, Outcome::Retryable { after: Some(after), .. } if *after == Duration::from_secs(5)),
+        "RetryInfo says when to come back: {refused:?}"
+    );
     assert_eq!(runtime.block_on(send(&first, &obtrace, log("still good"))).0, 200, "who is in stays in");
 
     drop((first, second));
     until("sessions end with their connections", || sessions(&obtrace).is_empty());
-    runtime.block_on(grpc(&obtrace.grpc)).expect("there is room again");
+    assert_eq!(runtime.block_on(grpc(&obtrace.grpc)), Outcome::Accepted, "there is room again");
     assert_eq!(obtrace.stop().code(), Some(0));
 }
 
 /// One empty export over a connection of its own.
-async fn grpc(address: &str) -> Result<(), tonic::Status> {
-    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-    use tonic::codec::ProstCodec;
-    let channel = tonic::transport::Channel::from_shared(address.to_owned()).expect("address");
-    let mut grpc = tonic::client::Grpc::new(channel.connect().await.expect("connect"));
-    grpc.ready().await.expect("ready");
-    let path = "/opentelemetry.proto.collector.logs.v1.LogsService/Export".parse().expect("path");
-    let request = tonic::Request::new(ExportLogsServiceRequest::default());
-    let codec: ProstCodec<
-        ExportLogsServiceRequest,
-        opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse,
-    > = ProstCodec::default();
-    grpc.unary(request, path, codec).await.map(drop)
+async fn grpc(address: &str) -> Outcome {
+    let client = OtlpClient::new(&OtlpTarget {
+        endpoint: address.to_owned(),
+        protocol: Protocol::Grpc,
+        encoding: Encoding::Protobuf,
+        compression: Compression::None,
+        api_key: None,
+        timeout: WITHIN,
+    });
+    client.expect("client").export(Signal::Logs, bytes::Bytes::new()).await
 }
 
 #[cfg(feature = "chaos")]

@@ -39,6 +39,15 @@ pub struct Session {
     receivers: Port<ReceiveExport>,
     config: LiveConfig,
     life: Arc<Life>,
+    probe: Probe,
+    count: Count,
+}
+
+/// What a session shows of itself in the tree.
+#[derive(Debug, Default)]
+struct Count {
+    requests: f64,
+    bytes: f64,
 }
 
 /// What an incarnation and its connection share.
@@ -47,6 +56,7 @@ struct Life {
     over: watch::Sender<bool>,
     in_flight: AtomicU64,
     taken: AtomicU64,
+    refused: AtomicU64,
     line: Arc<Line>,
 }
 
@@ -66,15 +76,26 @@ impl Consume<ReceiveExport> for Session {
     fn consume(&mut self, lease: Lease<ReceiveExport>, ctx: &mut Seated<Self>) {
         chaos::point("session.before");
         self.life.taken.fetch_add(1, Ordering::Relaxed);
+        self.count.requests += 1.0;
+        self.count.bytes += lease.body.len() as f64;
+        self.probe.gauge("requests", self.count.requests);
+        self.probe.gauge("bytes", self.count.bytes);
         if lease.reply.is_abandoned() {
             lease.ack();
             return;
         }
         self.life.in_flight.fetch_add(1, Ordering::Relaxed);
-        let (receivers, life) = (self.receivers.clone(), self.life.clone());
+        let (receivers, life, probe) = (self.receivers.clone(), self.life.clone(), self.probe.clone());
         let deadline = self.config.now().ingest.ack_timeout * 2;
         ctx.spawn(wrap_future(async move {
+            // A slow disk is not this actor's stall.
+            let wait = probe.wait();
             let outcome = forward(&receivers, &lease, deadline).await;
+            drop(wait);
+            if outcome.is_err() {
+                let refused = life.refused.fetch_add(1, Ordering::Relaxed) + 1;
+                probe.gauge("refused", refused as f64);
+            }
             chaos::point("session.after");
             life.in_flight.fetch_sub(1, Ordering::Relaxed);
             lease.reply.send(outcome);
@@ -221,12 +242,18 @@ impl SessionDesk {
             over: watch::Sender::new(false),
             in_flight: AtomicU64::new(0),
             taken: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             line: line.clone(),
         });
         let link = Arc::new(Link { name: name.clone(), port: lane.port(), life: life.clone() });
         let (receivers, config) = (self.receivers.clone(), self.config.clone());
-        let make =
-            move |_: &_| Session { receivers: receivers.clone(), config: config.clone(), life: life.clone() };
+        let make = move |probe: &Probe| Session {
+            receivers: receivers.clone(),
+            config: config.clone(),
+            life: life.clone(),
+            probe: probe.clone(),
+            count: Count::default(),
+        };
         self.group.want(ChildSpec::worker(name, self.policy.clone(), make).reads(&lane).build());
         link
     }

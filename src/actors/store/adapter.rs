@@ -1,4 +1,5 @@
-//! What the adapters of state, blobs and cache share: a deadline for each call, and `Degraded` while the backend is away.
+//! What the adapters of state, blobs and cache share: a deadline and a breaker for each call, `Degraded` while the
+//! backend is away.
 
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ use futures_util::future::BoxFuture;
 
 use crate::backends::fault::PortFault;
 use crate::domain::failure::FailureClass;
+use crate::supervisors::kernel::breaker::Gate;
+use crate::supervisors::kernel::policy::BreakerPolicy;
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Seated, Worker};
 
@@ -16,31 +19,35 @@ use crate::supervisors::kernel::seat::{Seated, Worker};
 pub struct Guard {
     port: &'static str,
     deadline: Duration,
+    breaker: Gate,
     probe: Probe,
 }
 
 impl Guard {
     /// Gives each call of `port` this `deadline` and tells `probe` how the backend does.
-    pub fn new(port: &'static str, deadline: Duration, probe: &Probe) -> Self {
-        Self { port, deadline, probe: probe.clone() }
+    pub fn new(port: &'static str, deadline: Duration, breaker: BreakerPolicy, probe: &Probe) -> Self {
+        Self { port, deadline, breaker: Gate::new(breaker, probe), probe: probe.clone() }
     }
 
-    /// Runs one call within the deadline.
+    /// Runs one call within the deadline. While the breaker is open, calls fail at once and only its probe gets through.
     ///
     /// # Errors
-    /// The fault of the backend, or a `Dependency` one when it did not answer in time: whether a write took effect is
-    /// then unknown.
+    /// The fault of the backend, or a `Dependency` one when it counts as down or did not answer in time: whether a write
+    /// took effect is then unknown.
     pub async fn call<T>(&self, call: BoxFuture<'static, Result<T, PortFault>>) -> Result<T, PortFault> {
-        let result = tokio::time::timeout(self.deadline, call).await.unwrap_or_else(|_| {
-            let what = format!("no answer within {:?}", self.deadline);
-            Err(PortFault::new(self.port, FailureClass::Dependency, what))
-        });
+        let away = |what: String| PortFault::new(self.port, FailureClass::Dependency, what);
+        let Some(attempt) = self.breaker.try_enter() else {
+            return Err(away("it is down and asked again in a moment".to_owned()));
+        };
+        let result = tokio::time::timeout(self.deadline, call)
+            .await
+            .unwrap_or_else(|_| Err(away(format!("no answer within {:?}", self.deadline))));
         match &result {
-            Ok(_) => self.probe.recovered(),
             Err(fault) if matches!(fault.class, FailureClass::Dependency | FailureClass::Config) => {
-                self.probe.degraded(fault.to_string());
+                attempt.failed(fault.class, fault.to_string());
             }
-            Err(_) => {}
+            // It answered; a call that it refused is the caller's affair.
+            Ok(_) | Err(_) => attempt.answered(),
         }
         result
     }

@@ -19,6 +19,7 @@ use crate::domain::failure::FailureClass;
 use crate::messages::store::BlobCall;
 use crate::supervisors::kernel::chaos;
 use crate::supervisors::kernel::lane::Lease;
+use crate::supervisors::kernel::policy::BreakerPolicy;
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Consume, Seated, Worker};
 
@@ -34,8 +35,14 @@ pub struct BlobAdapter {
 
 impl BlobAdapter {
     /// An adapter over `store`: each call gets `deadline`, and the store is checked once in `check_every`.
-    pub fn new(store: Arc<dyn BlobStore>, deadline: Duration, check_every: Duration, probe: &Probe) -> Self {
-        Self { store, guard: Guard::new("blobs", deadline, probe), check_every }
+    pub fn new(
+        store: Arc<dyn BlobStore>,
+        deadline: Duration,
+        check_every: Duration,
+        breaker: BreakerPolicy,
+        probe: &Probe,
+    ) -> Self {
+        Self { store, guard: Guard::new("blobs", deadline, breaker, probe), check_every }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::backends::cache::Cache;
 use crate::messages::store::CacheCall;
 use crate::supervisors::kernel::chaos;
 use crate::supervisors::kernel::lane::Lease;
+use crate::supervisors::kernel::policy::BreakerPolicy;
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Consume, Seated, Worker};
 
@@ -25,8 +26,8 @@ pub struct CacheAdapter {
 
 impl CacheAdapter {
     /// An adapter over `cache`: each call gets `deadline`.
-    pub fn new(cache: Arc<dyn Cache>, deadline: Duration, probe: &Probe) -> Self {
-        Self { cache, guard: Guard::new("cache", deadline, probe) }
+    pub fn new(cache: Arc<dyn Cache>, deadline: Duration, breaker: BreakerPolicy, probe: &Probe) -> Self {
+        Self { cache, guard: Guard::new("cache", deadline, breaker, probe) }
     }
 }
 

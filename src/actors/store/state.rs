@@ -14,6 +14,7 @@ use crate::backends::state::StateStore;
 use crate::messages::store::StateCall;
 use crate::supervisors::kernel::chaos;
 use crate::supervisors::kernel::lane::Lease;
+use crate::supervisors::kernel::policy::BreakerPolicy;
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Consume, Seated, Worker};
 
@@ -26,8 +27,14 @@ pub struct StateAdapter {
 
 impl StateAdapter {
     /// An adapter over `store`: each call gets `deadline`, and the store is checked once in `check_every`.
-    pub fn new(store: Arc<dyn StateStore>, deadline: Duration, check_every: Duration, probe: &Probe) -> Self {
-        Self { store, guard: Guard::new("state", deadline, probe), check_every }
+    pub fn new(
+        store: Arc<dyn StateStore>,
+        deadline: Duration,
+        check_every: Duration,
+        breaker: BreakerPolicy,
+        probe: &Probe,
+    ) -> Self {
+        Self { store, guard: Guard::new("state", deadline, breaker, probe), check_every }
     }
 }
 
