@@ -37,7 +37,7 @@ pub fn rows(
         .column(format!("{TIE} AS tie"))
         .between(range.start_ns, range.end_ns);
     matching(&mut select, filter);
-    newest_first(&mut select, TIE, after, need);
+    newest_first(&mut select, TIE, after, need, filter.names_a_service());
     select.build()
 }
 

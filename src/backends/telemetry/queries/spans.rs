@@ -46,19 +46,32 @@ pub fn rows(
     let mut select = Select::from(scope, Table::Spans);
     select.column(COMMON).column(SPAN).column(format!("{TIE} AS tie")).between(range.start_ns, range.end_ns);
     matching(&mut select, filter);
-    newest_first(&mut select, TIE, after, need);
+    newest_first(&mut select, TIE, after, need, filter.service.is_some());
     select.build()
 }
 
-/// Orders by time and tie, newest first, and starts at `after`.
-pub(super) fn newest_first(select: &mut Select, tie: &str, after: Option<&Position>, need: usize) {
+/// True where the key (a service) or the index over attributes leads to the rows, so that looking at their times first saves nothing.
+pub fn is_narrow(filter: &SpanFilter) -> bool {
+    filter.service.is_some() || filter.attributes.iter().any(|attribute| !attribute.negated)
+}
+
+/// Orders by time and tie, newest first, and starts at `after`. Within one service that is the order of the table, which is then read
+/// from its newest end and no further than needed; the bucket is time cut short, it only says so.
+pub(super) fn newest_first(
+    select: &mut Select,
+    tie: &str,
+    after: Option<&Position>,
+    need: usize,
+    one_service: bool,
+) {
     if let Some(after) = after {
         let hash = <[u8; 8]>::try_from(after.key.as_slice()).map_or(0, u64::from_be_bytes);
         let (ts, hash) = (select.bind("Int64", after.ts_ns), select.bind("UInt64", hash));
         let at = format!("fromUnixTimestamp64Nano({ts}, 'UTC')");
         select.filter(format!("(ts < {at} OR (ts = {at} AND {tie} <= {hash}))"));
     }
-    select.tail(format!("ORDER BY ts DESC, tie DESC LIMIT {need}"));
+    let bucket = if one_service { "ts_bucket DESC, " } else { "" };
+    select.tail(format!("ORDER BY {bucket}ts DESC, tie DESC LIMIT {need}"));
 }
 
 /// Traces with matching spans in a slice, by their newest matching span: columns `trace_id`, `newest_ns`. Only traces after `after`.
