@@ -205,27 +205,42 @@ def end_to_end(wire, spans):
     row(f"end to end, {wire}: CPU-seconds for a million spans, main + engine",
         f"{used[0] / stored * 1e6:.1f} + {used[1] / stored * 1e6:.1f}")
     row(f"loaded memory, {wire}, main + engine", f"{rss_mib(obtrace.pid):.0f} + {rss_mib(engine):.0f} MiB")
-    return obtrace, run
+    return obtrace
 
 
-def queries(obtrace, run, times):
-    spans = obtrace.get("/spans", limit=200, **{"attr.obtrace.load.run": run})["items"]
+def sample(obtrace, times):
+    """Spans from all over the run: a trace and a value for each ask, in old and new parts of the store alike."""
+    def at(**query):
+        return obtrace.get("/spans", limit=1, **query)["items"]
+
+    newest = int(at()[0]["start_unix_nano"])
+    reach, beyond = 0, 3600 * 10**9  # how long before the newest span the oldest lies
+    while beyond - reach > 10**8:
+        middle = (reach + beyond) // 2
+        reach, beyond = (middle, beyond) if at(end=str(newest - middle)) else (reach, middle)
+    return [s for n in range(times) for s in at(end=str(newest + 1000 - reach * n // times))]
+
+
+def queries(obtrace, times):
+    spans = sample(obtrace, times)
     ids = [s["trace_id"] for s in spans]
-    service = spans[0]["service"]
-    rare = [s["attributes"].get("obtrace.load.batch", 0) for s in spans]
+    services = sorted({s["service"] for s in spans})
+    rare = [s["attributes"]["obtrace.load.batch"] for s in spans]
     asks = {
-        "trace by id": lambda n: obtrace.get(f"/traces/{ids[n % len(ids)]}"),
-        "newest 100 of a service": lambda n: obtrace.get("/spans", service=service, limit=100),
+        "trace by id": lambda n: obtrace.get(f"/traces/{ids[n % len(ids)]}")["spans"],
+        "newest 100 of a service": lambda n: obtrace.get(
+            "/spans", service=services[n % len(services)], limit=100)["items"],
         "rare attribute value": lambda n: obtrace.get(
-            "/spans", limit=100, **{"attr.obtrace.load.batch": rare[n * 7 % len(rare)]}),
+            "/spans", limit=100, **{"attr.obtrace.load.batch": rare[n * 7 % len(rare)]})["items"],
     }
     for name, ask in asks.items():
         ask(0)
         took = []
         for n in range(times):
             begun = time.perf_counter()
-            ask(n)
+            found = ask(n)
             took.append((time.perf_counter() - begun) * 1000)
+            assert found, f"{name} found nothing"
         row(f"{name}, p50 / p95 over HTTP", f"{percentile(took, 0.5):.0f} / {percentile(took, 0.95):.0f} ms")
 
 
@@ -239,11 +254,11 @@ def main():
     idle()
     edge(rounds, seconds)
     acknowledgement(seconds)
-    obtrace, _ = end_to_end("otlp", spans)
+    obtrace = end_to_end("otlp", spans)
     obtrace.stop()
-    obtrace, run = end_to_end("json", spans)
+    obtrace = end_to_end("json", spans)
     time.sleep(5)
-    queries(obtrace, run, times)
+    queries(obtrace, times)
     obtrace.stop()
     print("\n| what | figure | beside |\n|---|---|---|")
     for line in ROWS:
