@@ -40,12 +40,12 @@ impl<T: Send + Sync + 'static> Cargo for Item<T> {
 }
 
 /// A stage that turns each item into another for the next one. The function belongs to it, the lanes do not.
-struct Stage<A, B> {
+struct Stage<A, B: Send + Sync + 'static> {
     turn: fn(&A) -> B,
     next: Port<Item<B>>,
 }
 
-impl<A: Unpin + 'static, B: Unpin + 'static + Send + Sync> Worker for Stage<A, B> {}
+impl<A: Unpin + 'static, B: Send + Sync + Unpin + 'static> Worker for Stage<A, B> {}
 
 impl<A: Send + Sync + Unpin + 'static, B: Send + Sync + Unpin + 'static> Consume<Item<A>> for Stage<A, B> {
     fn consume(&mut self, lease: Lease<Item<A>>, ctx: &mut Seated<Self>) {
@@ -73,6 +73,7 @@ impl Consume<Item<u64>> for Sum {
     }
 }
 
+#[allow(clippy::ptr_arg, reason = "a stage passes on what its lane holds")]
 fn parse(text: &String) -> u64 {
     text.parse().expect("a number")
 }
