@@ -10,11 +10,14 @@ use crate::backends::telemetry::engine;
 use crate::boot;
 use crate::config::{Flag, LoadArgs, Loaded};
 use crate::supervisors::tuning;
+use crate::supervisors::tuning::lint::{self, Verdict};
+use crate::supervisors::tuning::machine::Machine;
 use crate::telemetry::logging;
 use crate::tools::demo::{self, DemoArgs};
 use crate::tools::error::ToolError;
 use crate::tools::load::{self, LoadArgs as LoadGeneratorArgs};
 
+mod config;
 mod key;
 mod tree;
 
@@ -29,9 +32,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Everything in one process on embedded backends, for this machine: no key needed from loopback
-    Dev(ServeArgs),
+    Dev(RunArgs),
     /// Everything in one process, as configured
-    Serve(ServeArgs),
+    Serve(RunArgs),
     /// A simulated shop that sends traces, logs and metrics to a running Obtrace
     Demo(DemoArgs),
     /// Load generator; with --verify it asks the API what is missing or doubled
@@ -40,18 +43,12 @@ enum Command {
     Tree(tree::TreeArgs),
     /// Look at the configuration
     #[command(subcommand)]
-    Config(ConfigCommand),
+    Config(config::ConfigCommand),
     /// Make an API key, or hash one
     #[command(subcommand)]
     Key(key::KeyCommand),
     /// The embedded ClickHouse engine; started by `dev` and `serve`, seldom by hand
     Engine(engine::EngineArgs),
-}
-
-#[derive(Debug, Subcommand)]
-enum ConfigCommand {
-    /// Checks files, environment and flags, and prints every value with the place that set it
-    Check(ServeArgs),
 }
 
 /// Where settings come from. A flag stands above the environment, that above the files, those above the defaults.
@@ -77,6 +74,16 @@ pub struct ServeArgs {
     set: Vec<String>,
 }
 
+/// What `dev` and `serve` take.
+#[derive(Debug, Clone, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    layers: ServeArgs,
+    /// Start although `obtrace config lint` says FAIL
+    #[arg(long)]
+    force: bool,
+}
+
 impl Cli {
     /// Runs the command.
     pub fn run(self) -> ExitCode {
@@ -86,33 +93,29 @@ impl Cli {
             Command::Demo(args) => tool(demo::run(args)),
             Command::Load(args) => tool(load::run(*args)),
             Command::Tree(args) => client(tree::run(args)),
-            Command::Config(ConfigCommand::Check(args)) => check(&args),
+            Command::Config(command) => config::run(&command),
             Command::Key(command) => key::run(&command),
             Command::Engine(args) => engine::run(args),
         }
     }
 }
 
-fn serve(args: &ServeArgs, profile: Option<&str>) -> ExitCode {
-    match load_config(args, profile) {
+/// A development machine is as it is; anywhere else, numbers that cannot work are not started with.
+fn serve(args: &RunArgs, profile: Option<&str>) -> ExitCode {
+    match load_config(&args.layers, profile) {
         Ok(loaded) => {
             logging::install(&loaded.config.log, loaded.config.log_format);
-            boot::run(loaded)
-        }
-        Err(text) => {
-            eprintln!("{text}");
-            ExitCode::from(boot::EXIT_CONFIG)
-        }
-    }
-}
-
-fn check(args: &ServeArgs) -> ExitCode {
-    match load_config(args, None) {
-        Ok(loaded) => {
-            for (path, value) in loaded.provenance.iter() {
-                println!("{path} = {}   # {}", value.value, value.source);
+            let lines = lint::lint(&loaded, Machine::here());
+            for line in lines.iter().filter(|line| line.verdict == Verdict::Fail) {
+                tracing::warn!("{line}");
+                if !args.force && profile.is_none() {
+                    eprintln!(
+                        "obtrace: {line}\nobtrace: `obtrace config lint` shows all rules, --force starts anyway"
+                    );
+                    return ExitCode::from(boot::EXIT_CONFIG);
+                }
             }
-            ExitCode::SUCCESS
+            boot::run(loaded)
         }
         Err(text) => {
             eprintln!("{text}");
