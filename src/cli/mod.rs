@@ -19,6 +19,8 @@ use crate::tools::load::{self, LoadArgs as LoadGeneratorArgs};
 
 mod config;
 mod key;
+mod look;
+mod remote;
 mod tree;
 
 /// An observability backend: OpenTelemetry in, durable, stored and found again, on supervised actors.
