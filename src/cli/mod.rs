@@ -12,6 +12,7 @@ use crate::config::{Flag, LoadArgs, Loaded};
 use crate::supervisors::tuning;
 use crate::supervisors::tuning::lint::{self, Verdict};
 use crate::supervisors::tuning::machine::Machine;
+use crate::supervisors::tuning::reload::Origin;
 use crate::telemetry::logging;
 use crate::tools::demo::{self, DemoArgs};
 use crate::tools::error::ToolError;
@@ -104,30 +105,31 @@ impl Cli {
 
 /// A development machine is as it is; anywhere else, numbers that cannot work are not started with.
 fn serve(args: &RunArgs, profile: Option<&str>) -> ExitCode {
-    match load_config(&args.layers, profile) {
-        Ok(loaded) => {
-            logging::install(&loaded.config.log, loaded.config.log_format);
-            let lines = lint::lint(&loaded, Machine::here());
-            for line in lines.iter().filter(|line| line.verdict == Verdict::Fail) {
-                tracing::warn!("{line}");
-                if !args.force && profile.is_none() {
-                    eprintln!(
-                        "obtrace: {line}\nobtrace: `obtrace config lint` shows all rules, --force starts anyway"
-                    );
-                    return ExitCode::from(boot::EXIT_CONFIG);
-                }
-            }
-            boot::run(loaded)
-        }
+    let (layers, loaded) = match load_config(&args.layers, profile) {
+        Ok(found) => found,
         Err(text) => {
             eprintln!("{text}");
-            ExitCode::from(boot::EXIT_CONFIG)
+            return ExitCode::from(boot::EXIT_CONFIG);
         }
+    };
+    logging::install(&loaded.config.log, loaded.config.log_format);
+    let force = args.force || profile == Some("dev");
+    for line in lint::lint(&loaded, Machine::here()).iter().filter(|line| line.verdict == Verdict::Fail) {
+        if !force {
+            eprintln!(
+                "obtrace: {line}\nobtrace: `obtrace config lint` shows all rules, --force starts anyway"
+            );
+            return ExitCode::from(boot::EXIT_CONFIG);
+        }
+        tracing::warn!("{line}");
     }
+    boot::run(loaded, Origin { layers, force })
 }
 
-fn load_config(args: &ServeArgs, profile: Option<&str>) -> Result<Loaded, String> {
-    tuning::load(&load_args(args, profile)?).map_err(|errors| errors.to_string())
+fn load_config(args: &ServeArgs, profile: Option<&str>) -> Result<(LoadArgs, Loaded), String> {
+    let args = load_args(args, profile)?;
+    let loaded = tuning::load(&args).map_err(|errors| errors.to_string())?;
+    Ok((args, loaded))
 }
 
 fn load_args(args: &ServeArgs, profile: Option<&str>) -> Result<LoadArgs, String> {
