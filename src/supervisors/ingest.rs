@@ -23,10 +23,11 @@ const HTTP_WORKERS: usize = 1;
 pub fn subtree(parts: &Parts, producer: Port<AppendRecord>) -> ChildSpec {
     let policy = parts.policy("ingest.receiver");
     let lane = Lane::new("ingest.receiver", policy.lane);
+    let receivers = lane.port();
     let rules = Arc::new(accept_rules(parts));
-    let receiver = ChildSpec::replicated("receiver", policy, |name, policy| {
-        let (rules, producer, metrics) = (rules.clone(), producer.clone(), parts.metrics.clone());
-        let deadline = parts.config.ingest.ack_timeout;
+    let (metrics, deadline) = (parts.metrics.clone(), parts.config.ingest.ack_timeout);
+    let receiver = ChildSpec::replicated("receiver", policy, move |name, policy| {
+        let (rules, producer, metrics) = (rules.clone(), producer.clone(), metrics.clone());
         ChildSpec::worker(name, policy, move |_| {
             Receiver::new(rules.clone(), producer.clone(), deadline, metrics.clone())
         })
@@ -36,7 +37,7 @@ pub fn subtree(parts: &Parts, producer: Port<AppendRecord>) -> ChildSpec {
     let ingest = &parts.config.ingest;
     let door = Door {
         keys: parts.keys.clone(),
-        receivers: lane.port(),
+        receivers,
         max_body: ingest.max_body.as_usize(),
         max_message: ingest.grpc_max_message.as_usize(),
         // The receiver gives up first and says why; this only bounds a receiver that is gone.

@@ -11,14 +11,16 @@ use super::kernel::spec::ChildSpec;
 pub fn subtree(parts: &Parts) -> ChildSpec {
     let policy = parts.policy("serve.query");
     let lane = Lane::new("serve.query", policy.lane);
-    let query = ChildSpec::replicated("query", policy, |name, policy| {
-        let (telemetry, metrics) = (parts.telemetry.clone(), parts.metrics.clone());
+    let queries = lane.port();
+    let (telemetry, metrics) = (parts.telemetry.clone(), parts.metrics.clone());
+    let query = ChildSpec::replicated("query", policy, move |name, policy| {
+        let (telemetry, metrics) = (telemetry.clone(), metrics.clone());
         let make = move |_: &_| QueryHandler::new(telemetry.clone(), metrics.clone());
         ChildSpec::worker(name, policy, make).reads(&lane).build()
     });
     let gateway = Gateway {
         address: parts.config.serve.http,
-        queries: lane.port(),
+        queries,
         keys: parts.keys.clone(),
         view: parts.view.clone(),
         metrics: parts.metrics.clone(),

@@ -15,8 +15,9 @@ pub fn subtree(parts: &Parts) -> (ChildSpec, Port<StoreRows>) {
     let writer_policy = parts.policy("store.writer");
     let lane = Lane::new("store.writer", writer_policy.lane);
     let port = lane.port();
-    let writer = ChildSpec::replicated("writer", writer_policy, |name, policy| {
-        let (client, deadline) = (parts.telemetry.clone(), parts.config.telemetry.insert_timeout);
+    let (client, deadline) = (parts.telemetry.clone(), parts.config.telemetry.insert_timeout);
+    let writer = ChildSpec::replicated("writer", writer_policy, move |name, policy| {
+        let client = client.clone();
         ChildSpec::worker(name, policy, move |probe| TelemetryWriter::new(client.clone(), deadline, probe))
             .reads(&lane)
             .build()
