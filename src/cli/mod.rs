@@ -8,14 +8,16 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::backends::telemetry::engine;
 use crate::boot;
-use crate::config::{Config, ConfigErrors, Flag, LoadArgs, Loaded};
-use crate::supervisors::policies;
+use crate::config::{Flag, LoadArgs, Loaded};
+use crate::supervisors::tuning;
 use crate::telemetry::logging;
 use crate::tools::demo::{self, DemoArgs};
 use crate::tools::error::ToolError;
 use crate::tools::load::{self, LoadArgs as LoadGeneratorArgs};
 
 mod key;
+mod look;
+mod remote;
 mod tree;
 
 /// An observability backend: OpenTelemetry in, durable, stored and found again, on supervised actors.
@@ -94,9 +96,11 @@ impl Cli {
 }
 
 fn serve(args: &ServeArgs, profile: Option<&str>) -> ExitCode {
-    logging::install();
     match load_config(args, profile) {
-        Ok(loaded) => boot::run(loaded.config),
+        Ok(loaded) => {
+            logging::install(&loaded.config.log, loaded.config.log_format);
+            boot::run(loaded)
+        }
         Err(text) => {
             eprintln!("{text}");
             ExitCode::from(boot::EXIT_CONFIG)
@@ -120,9 +124,7 @@ fn check(args: &ServeArgs) -> ExitCode {
 }
 
 fn load_config(args: &ServeArgs, profile: Option<&str>) -> Result<Loaded, String> {
-    let loaded = Config::load(&load_args(args, profile)?).map_err(|errors| errors.to_string())?;
-    let misplaced = policies::check(&loaded.config);
-    if misplaced.is_empty() { Ok(loaded) } else { Err(ConfigErrors(misplaced).to_string()) }
+    tuning::load(&load_args(args, profile)?).map_err(|errors| errors.to_string())
 }
 
 fn load_args(args: &ServeArgs, profile: Option<&str>) -> Result<LoadArgs, String> {

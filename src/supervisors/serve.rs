@@ -1,5 +1,6 @@
 //! The `serve` subtree (`query-gateway`): the query handlers, then the API listener in front of them.
 
+use crate::actors::serve::http::admin::AdminDeps;
 use crate::actors::serve::listener::{ApiListener, Gateway};
 use crate::actors::serve::query::QueryHandler;
 
@@ -11,20 +12,23 @@ use super::kernel::spec::ChildSpec;
 pub fn subtree(parts: &Parts) -> ChildSpec {
     let policy = parts.policy("serve.query");
     let lane = Lane::new("serve.query", policy.lane);
-    let queries = lane.port();
-    let (telemetry, metrics) = (parts.telemetry.clone(), parts.metrics.clone());
+    let (queries, all) = (lane.port(), parts.clone());
     let query = ChildSpec::replicated("query", policy, move |name, policy| {
-        let (telemetry, metrics) = (telemetry.clone(), metrics.clone());
-        let make = move |_: &_| QueryHandler::new(telemetry.clone(), metrics.clone());
+        let parts = all.clone();
+        let make = move |_: &_| {
+            QueryHandler::new(parts.telemetry.clone(), parts.live.clone(), parts.metrics.clone())
+        };
         ChildSpec::worker(name, policy, make).reads(&lane).build()
     });
     let gateway = Gateway {
-        address: parts.config.serve.http,
         queries,
         keys: parts.keys.clone(),
-        view: parts.view.clone(),
-        metrics: parts.metrics.clone(),
-        deadline: parts.config.serve.deadline,
+        admin: AdminDeps {
+            access: parts.admin.clone(),
+            view: parts.view.clone(),
+            metrics: parts.metrics.clone(),
+        },
+        config: parts.live.clone(),
     };
     let http =
         ChildSpec::worker("http", parts.policy("serve.http"), move |_| ApiListener::new(gateway.clone()))

@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::actors::stream::consumer::{ConsumerDeps, PartitionConsumer};
 use crate::actors::stream::producer::Producer;
 use crate::actors::stream::retention::Retention;
-use crate::domain::block::CutRule;
 use crate::domain::signal::Signal;
 use crate::messages::process::ProcessBlock;
 use crate::messages::stream::AppendRecord;
@@ -56,14 +55,12 @@ pub fn stream_in(parts: &Parts, process: Port<ProcessBlock>) -> ChildSpec {
 }
 
 fn consumer_deps(parts: &Parts, process: Port<ProcessBlock>, signal: Signal, partition: u32) -> ConsumerDeps {
-    let config = &parts.config.process;
     ConsumerDeps {
         log: Arc::clone(&parts.log),
         process,
         group: WORKER_GROUP,
         topic: signal.topic(),
         partition,
-        cut: CutRule { rows: u64::from(config.block_rows), bytes: config.block_bytes.as_u64() },
-        linger: config.linger,
+        config: parts.live.clone(),
     }
 }

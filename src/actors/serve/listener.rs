@@ -11,12 +11,14 @@ use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{ActorContext, AsyncContext};
 use actix_web::dev::ServerHandle;
 use actix_web::http::header::HeaderMap;
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::{App, HttpServer};
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 
+use super::http::admin::{self, AdminDeps};
 use super::http::{ApiDeps, Denied, PartState, QueryPort, Readiness, ScopeResolver, configure};
 use crate::clock;
+use crate::config::live::LiveConfig;
 use crate::domain::auth::{KeyTable, key_from_headers};
 use crate::domain::failure::FailureClass;
 use crate::domain::query::{QueryAnswer, QueryError, QueryRequest};
@@ -26,31 +28,23 @@ use crate::supervisors::kernel::port::{Port, PortError};
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Seat, Seated, Worker};
 use crate::supervisors::kernel::snapshot::ChildState;
-use crate::supervisors::kernel::tree::TreeView;
-use crate::telemetry::metrics::Metrics;
-
-/// The tree, once it runs.
-pub type SharedView = Arc<ArcSwap<Option<TreeView>>>;
 
 /// What the API stands on.
 #[derive(Clone)]
 pub struct Gateway {
-    /// Where it listens.
-    pub address: SocketAddr,
     /// The query handlers.
     pub queries: Port<RunQuery>,
     /// All API keys.
     pub keys: Arc<ArcSwap<KeyTable>>,
-    /// The tree.
-    pub view: SharedView,
-    /// The metrics of the process.
-    pub metrics: Metrics,
-    /// Time one request may take.
-    pub deadline: Duration,
+    /// The admin side.
+    pub admin: AdminDeps,
+    /// Where it listens (`serve.http`, read at launch) and what a request may cost (read for each).
+    pub config: LiveConfig,
 }
 
 /// The actor that owns the API listener.
 pub struct ApiListener {
+    address: SocketAddr,
     gateway: Gateway,
     server: Option<ServerHandle>,
 }
@@ -58,25 +52,20 @@ pub struct ApiListener {
 impl ApiListener {
     /// A listener of `gateway`.
     pub fn new(gateway: Gateway) -> Self {
-        Self { gateway, server: None }
+        Self { address: gateway.config.now().serve.http, gateway, server: None }
     }
 
     fn serve(&mut self, ctx: &mut Seated<Self>) -> std::io::Result<()> {
         let gateway = self.gateway.clone();
         let server = HttpServer::new(move || {
-            let admin = web::Data::new(gateway.clone());
-            App::new()
-                .app_data(admin)
-                .route("/metrics", web::get().to(metrics))
-                .route("/admin/tree", web::get().to(tree))
-                .configure(configure(gateway.api()))
+            App::new().configure(admin::configure(gateway.admin.clone())).configure(configure(gateway.api()))
         })
         .workers(1)
         // A client that hangs up takes its query with it.
         .h1_allow_half_closed(false)
         .disable_signals()
         .shutdown_timeout(5)
-        .bind(self.gateway.address)?
+        .bind(self.address)?
         .run();
         self.server = Some(server.handle());
         ctx.spawn(wrap_future(server).map(|end, seat: &mut Seat<Self>, ctx| {
@@ -94,7 +83,7 @@ impl Worker for ApiListener {
         match self.serve(ctx) {
             Ok(()) => probe.ready(),
             Err(error) => {
-                let address = self.gateway.address;
+                let address = self.address;
                 probe.fail(
                     FailureClass::Config,
                     format!(
@@ -129,15 +118,15 @@ impl Gateway {
         ApiDeps {
             queries: Arc::new(Questions(self.queries.clone())),
             scopes: Arc::new(Keys(self.keys.clone())),
-            readiness: Arc::new(Up(self.view.clone())),
-            deadline: self.deadline,
+            readiness: Arc::new(Up(self.admin.view.clone())),
+            config: self.config.clone(),
         }
     }
 }
 
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Gateway({})", self.address)
+        f.write_str("Gateway")
     }
 }
 
@@ -178,7 +167,7 @@ impl ScopeResolver for Keys {
     }
 }
 
-struct Up(SharedView);
+struct Up(admin::SharedView);
 
 impl Readiness for Up {
     fn parts(&self) -> Vec<PartState> {
@@ -194,20 +183,5 @@ impl Readiness for Up {
             detail: if part.is_up() { String::new() } else { format!("{:?}", part.state) },
         });
         std::iter::once(whole).chain(parts).collect()
-    }
-}
-
-async fn metrics(gateway: web::Data<Gateway>) -> HttpResponse {
-    let Some(view) = (**gateway.view.load()).clone() else {
-        return HttpResponse::ServiceUnavailable().body("the tree is starting");
-    };
-    let text = gateway.metrics.render(&view.snapshot());
-    HttpResponse::Ok().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text)
-}
-
-async fn tree(gateway: web::Data<Gateway>) -> HttpResponse {
-    match &**gateway.view.load() {
-        Some(view) => HttpResponse::Ok().json(view.snapshot()),
-        None => HttpResponse::ServiceUnavailable().body("the tree is starting"),
     }
 }

@@ -12,6 +12,7 @@ use actix::{ActorContext, AsyncContext};
 
 use crate::backends::event_log::{Claim, Committed, EventLog, LogError, StoredRecord};
 use crate::clock;
+use crate::config::live::LiveConfig;
 use crate::domain::block::{BlockId, CutRule, intent, planned_end};
 use crate::domain::failure::{Classified, FailureClass};
 use crate::messages::process::{BlockOutcome, ProcessBlock};
@@ -43,10 +44,8 @@ pub struct ConsumerDeps {
     pub topic: &'static str,
     /// Partition.
     pub partition: u32,
-    /// When a block is full.
-    pub cut: CutRule,
-    /// How long a block that is not full waits for more.
-    pub linger: Duration,
+    /// When a block is full, and how long one that is not waits for more (`process.*`), read for each block.
+    pub config: LiveConfig,
 }
 
 /// The actor of one partition.
@@ -163,7 +162,7 @@ impl Turn {
     /// Waits for a first record, then gathers until the block is full or has lingered.
     async fn read_fresh(&self, from: u64) -> Result<Vec<StoredRecord>, Stop> {
         self.wait_for(from, None).await?;
-        let until = clock::now() + self.deps.linger;
+        let (cut, until) = (self.cut(), clock::now() + self.deps.config.now().process.linger);
         let (mut records, mut rows, mut bytes) = (Vec::new(), 0_u64, 0_u64);
         let mut next = from;
         loop {
@@ -172,7 +171,7 @@ impl Turn {
                 bytes += record.record.payload.len() as u64;
                 next = record.offset + 1;
                 records.push(record);
-                if self.deps.cut.is_full(rows, bytes) {
+                if cut.is_full(rows, bytes) {
                     return Ok(records);
                 }
             }
@@ -185,7 +184,7 @@ impl Turn {
     /// Reads on from `from`; where retention has removed it, from the first record still there.
     async fn read(&self, from: u64) -> Result<Vec<StoredRecord>, Stop> {
         let deps = &self.deps;
-        let max_bytes = usize::try_from(deps.cut.bytes).unwrap_or(usize::MAX);
+        let max_bytes = usize::try_from(self.cut().bytes).unwrap_or(usize::MAX);
         let read = |at| deps.log.read(deps.topic, deps.partition, at, READ_RECORDS, max_bytes);
         match read(from).await {
             Err(LogError::OutOfRange { start, .. }) if start > from => {
@@ -278,6 +277,12 @@ impl Turn {
             _ = self.probe.drained() => true,
             () = tokio::time::sleep(RETRY_AFTER) => false,
         }
+    }
+
+    fn cut(&self) -> CutRule {
+        let config = self.deps.config.now();
+        let process = &config.process;
+        CutRule { rows: u64::from(process.block_rows), bytes: process.block_bytes.as_u64() }
     }
 
     fn block(&self, first: u64, end: u64) -> BlockId {
