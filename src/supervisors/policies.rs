@@ -182,6 +182,9 @@ fn to_kernel(node: NodePolicy, credits: usize) -> kernel::Policy {
         pool: node.pool.unwrap_or_else(|| String::from("default")),
         replicas: node.replicas as usize,
         max_children: node.max_children as usize,
-        quarantine: kernel::QuarantinePolicy { cool_down: node.quarantine.cool_down },
+        quarantine: kernel::QuarantinePolicy {
+            cool_down: node.quarantine.cool_down,
+            probes: node.quarantine.probes,
+        },
     }
 }

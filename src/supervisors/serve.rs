@@ -16,8 +16,9 @@ use super::tuning::reload::RunningConfig;
 pub fn subtree(parts: &Parts) -> ChildSpec {
     let policy = parts.policy("serve.query");
     let lane = Lane::new("serve.query", policy.lane);
-    let query = ChildSpec::replicated("query", policy, |name, policy| {
-        let parts = parts.clone();
+    let (queries, all) = (lane.port(), parts.clone());
+    let query = ChildSpec::replicated("query", policy, move |name, policy| {
+        let parts = all.clone();
         let make = move |_: &_| {
             QueryHandler::new(parts.telemetry.clone(), parts.live.clone(), parts.metrics.clone())
         };
@@ -25,7 +26,7 @@ pub fn subtree(parts: &Parts) -> ChildSpec {
     });
     let tuning: Arc<dyn Tuning> = Arc::new(RunningConfig::new(parts.clone()));
     let gateway = Gateway {
-        queries: lane.port(),
+        queries,
         keys: parts.keys.clone(),
         admin: AdminDeps {
             access: parts.admin.clone(),

@@ -2,9 +2,12 @@
 
 mod actix_facts;
 mod groups;
+mod journal;
 mod kernel;
 mod lanes;
 mod lanes_model;
+mod orders;
+mod policies;
 mod refs;
 mod stop;
 mod support;
