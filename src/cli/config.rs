@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+use super::remote::Remote;
 use super::{ServeArgs, load_args};
 use crate::boot;
 use crate::config::node::Source;
@@ -18,6 +19,8 @@ use crate::supervisors::tuning;
 use crate::supervisors::tuning::changes::{self, Change, node_values};
 use crate::supervisors::tuning::lint::{self, Verdict};
 use crate::supervisors::tuning::machine::Machine;
+
+mod running;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
@@ -40,14 +43,13 @@ pub(super) enum ConfigCommand {
         #[command(flatten)]
         layers: Layers,
     },
-    /// What changes from one file to another, and what each change needs to take effect
+    /// What changes from one file to another, or from what runs (--api) to a file, and what each change needs
     Diff {
-        /// The file as it is
-        #[arg(value_name = "OLD")]
-        old: PathBuf,
-        /// The file as it would be
-        #[arg(value_name = "NEW")]
-        new: PathBuf,
+        /// OLD and NEW, or one file that would take the place of the running process's files
+        #[arg(value_name = "FILE", num_args = 1..=2, required = true)]
+        files: Vec<PathBuf>,
+        #[command(flatten)]
+        remote: Remote,
     },
     /// Whether the numbers fit together: restarts, stop times, memory, threads, waits
     Lint {
@@ -85,7 +87,7 @@ pub(super) fn run(command: &ConfigCommand) -> ExitCode {
     let outcome = match command {
         ConfigCommand::Check { layers, more, all } => check(layers, more, *all),
         ConfigCommand::Explain { key, layers } => explain(key, layers),
-        ConfigCommand::Diff { old, new } => diff(old, new),
+        ConfigCommand::Diff { files, remote } => diff(files, remote),
         ConfigCommand::Lint { layers, more } => lint(layers, more),
     };
     match outcome {
@@ -256,12 +258,32 @@ fn section(path: &str, loaded: &Loaded) -> Option<String> {
     (!rows.is_empty()).then_some(text)
 }
 
-fn diff(old: &PathBuf, new: &PathBuf) -> Outcome {
-    let load = |file: &PathBuf| {
-        let args = LoadArgs { files: vec![file.clone()], ..LoadArgs::default() };
+fn diff(files: &[PathBuf], remote: &Remote) -> Outcome {
+    let load = |files: &[PathBuf], texts: Vec<(String, String)>| {
+        let args = LoadArgs { files: files.to_vec(), texts, ..LoadArgs::default() };
         tuning::load(&args).map_err(|errors| errors.to_string())
     };
-    let changes = changes::between(&load(old)?, &load(new)?);
+    let changes = match files {
+        [old, new] => changes::between(
+            &load(std::slice::from_ref(old), Vec::new())?,
+            &load(std::slice::from_ref(new), Vec::new())?,
+        ),
+        new => {
+            let running =
+                boot::run_client(remote.get("/admin/config")).map_err(|error| error.to_string())??;
+            let part =
+                |name: &str, of: fn(&str) -> bool| (name.to_owned(), running::toml(&running["values"], of));
+            let before = load(&[], vec![part("running", |_| true)])?;
+            // A file stands above a profile and below environment and flags, which the process keeps.
+            let profile = running["profile"].as_str().map(str::to_owned);
+            let texts = vec![part("running", running::stands_above_files)];
+            let args = LoadArgs { profile, files: new.to_vec(), texts, ..LoadArgs::default() };
+            let after = tuning::load(&args).map_err(|errors| errors.to_string())?;
+            let mut changes = changes::between(&before, &after);
+            changes.retain(|change| !running::is_secret(&change.key));
+            changes
+        }
+    };
     let code = if changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     Ok((told(&changes), code))
 }

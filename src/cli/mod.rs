@@ -144,8 +144,8 @@ fn load_args(args: &ServeArgs, profile: Option<&str>) -> Result<LoadArgs, String
     for set in &args.set {
         flags.push(Flag::assignment(set).map_err(|why| format!("--set: {why}"))?);
     }
-    let args =
-        LoadArgs { profile: profile.map(str::to_owned), files: args.config.clone(), env: Vec::new(), flags };
+    let files = args.config.clone();
+    let args = LoadArgs { profile: profile.map(str::to_owned), files, flags, ..LoadArgs::default() };
     Ok(args.with_process_env())
 }
 

@@ -372,3 +372,76 @@ fn a_slip_in_the_log_filter_is_refused() {
     let flags = vec![Flag::new("--set", "log", "warn,obtrace::wire=debug")];
     assert!(tuning::load(&LoadArgs { flags, ..LoadArgs::default() }).is_ok());
 }
+
+#[test]
+fn the_example_tunings_load_and_fit_the_machines_they_are_for() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tuning");
+    let machines = [("laptop.toml", 2), ("edge.toml", 8), ("throughput.toml", 32)];
+    for (name, gib) in machines {
+        let files = vec![folder.join(name)];
+        let loaded = tuning::load(&LoadArgs { files, ..LoadArgs::default() })
+            .unwrap_or_else(|errors| panic!("{errors}"));
+        let lines = lint::lint(&loaded, Machine { memory: Some(gib << 30), cores: 4 });
+        let bad: Vec<&Line> = lines.iter().filter(|line| line.verdict > Verdict::Ok).collect();
+        assert!(bad.is_empty(), "{name}\n{}", lint::table(&lines));
+    }
+    let there = std::fs::read_dir(&folder)
+        .unwrap()
+        .flatten()
+        .filter(|entry| entry.path().extension().is_some_and(|ext| ext == "toml"));
+    assert_eq!(there.count(), machines.len(), "every tuning is in this test");
+}
+
+/// Keys that nothing reads yet. The list only gets shorter: a key that is read by now must leave it.
+const NOT_YET: [&str; 14] = [
+    "process.max_attempts",
+    "supervision.black_box.dir",
+    "supervision.black_box.keep",
+    "supervision.defaults.breaker.open_after",
+    "supervision.defaults.breaker.probe_every",
+    "supervision.defaults.lane.poison",
+    "supervision.defaults.liveness.stall_after",
+    "supervision.defaults.liveness.wait_after",
+    "supervision.defaults.place",
+    "supervision.defaults.start.at_once",
+    "supervision.defaults.start.ready",
+    "supervision.lame_duck",
+    "supervision.on_root_limit",
+    "supervision.pools.incident.threads",
+];
+
+/// A key that nobody reads would promise what nobody keeps. Somewhere outside of the configuration, its lint and the
+/// command line, each must be taken as `section.key` (or by one of the names that stand for a section there).
+#[test]
+fn every_key_is_read_by_somebody() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut code, mut folders) = (String::new(), vec![root.clone()]);
+    let passed_over = ["config", "cli", "tools", "supervisors/tuning"].map(|folder| root.join(folder));
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.path()) {
+            if path.is_dir() && !passed_over.contains(&path) {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ext| ext == "rs") {
+                code.push_str(&std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    // Read by a method of the section: which origins are allowed.
+    let by_method = [("ingest.cors_origins", "allows_origin(")];
+    let read = |path: &str| {
+        let mut parts = path.rsplit('.');
+        let key = parts.next().unwrap_or_default();
+        let section = match parts.next() {
+            None => "config",
+            Some("defaults") => "node",
+            Some("*") => "key",
+            Some(_) if path.starts_with("supervision.pools.") && !path.contains("incident") => "pool",
+            Some(section) => section,
+        };
+        let method = by_method.iter().find(|(known, _)| *known == path).map(|(_, method)| *method);
+        code.contains(method.unwrap_or(&format!("{section}.{key}")))
+    };
+    let unread: Vec<&str> =
+        reference::manual().keys().map(String::as_str).filter(|path| !read(path)).collect();
+    assert_eq!(unread, NOT_YET);
+}

@@ -8,3 +8,4 @@ mod crash;
 mod ingest;
 #[cfg(feature = "chaos")]
 mod poison;
+mod reload;

@@ -238,3 +238,37 @@ fn done(change: &Change, trouble: &BTreeMap<String, String>) -> String {
         Effect::Restarts(_) | Effect::RestartsNode => format!("restarting {}", change.nodes.join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Flag;
+
+    fn layers(sets: &[&str]) -> LoadArgs {
+        let flags = sets.iter().map(|set| Flag::assignment(set).unwrap()).collect();
+        LoadArgs { flags, ..LoadArgs::default() }
+    }
+
+    /// A listener that finds its port taken at its launch ends the process, so a reload must not send it there.
+    #[test]
+    fn an_address_that_is_taken_is_refused_before_anything_is_touched() {
+        let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = holder.local_addr().unwrap();
+        let running = super::super::load(&LoadArgs::default()).unwrap();
+        let origin = Origin { layers: layers(&[&format!("ingest.otlp_http={address}")]), force: true };
+        let refused = check(&origin, &running).err().unwrap();
+        let expected = format!("flag --set: ingest.otlp_http: cannot listen on {address}");
+        assert!(refused.errors.len() == 1 && refused.errors[0].starts_with(&expected), "{refused}");
+        drop(holder);
+        assert_eq!(check(&origin, &running).ok().unwrap().changes.len(), 1);
+    }
+
+    #[test]
+    fn numbers_that_cannot_work_are_refused_unless_forced() {
+        let running = super::super::load(&LoadArgs::default()).unwrap();
+        let layers = layers(&["supervision.shutdown_budget=6s"]);
+        let refused = check(&Origin { layers: layers.clone(), force: false }, &running).err().unwrap();
+        assert!(refused.to_string().contains("FAIL shutdown: "), "{refused}");
+        assert!(check(&Origin { layers, force: true }, &running).is_ok());
+    }
+}
