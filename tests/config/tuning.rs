@@ -416,10 +416,14 @@ const NOT_YET: [&str; 14] = [
 fn every_key_is_read_by_somebody() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let (mut code, mut folders) = (String::new(), vec![root.clone()]);
-    let passed_over = ["config", "cli", "tools", "supervisors/tuning"].map(|folder| root.join(folder));
+    let passed_over = ["config", "cli/config", "cli/config.rs", "tools", "supervisors/tuning/lint.rs"]
+        .map(|path| root.join(path));
     while let Some(folder) = folders.pop() {
         for path in std::fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.path()) {
-            if path.is_dir() && !passed_over.contains(&path) {
+            if passed_over.contains(&path) {
+                continue;
+            }
+            if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|ext| ext == "rs") {
                 code.push_str(&std::fs::read_to_string(&path).unwrap());
@@ -439,7 +443,10 @@ fn every_key_is_read_by_somebody() {
             Some(section) => section,
         };
         let method = by_method.iter().find(|(known, _)| *known == path).map(|(_, method)| *method);
-        code.contains(method.unwrap_or(&format!("{section}.{key}")))
+        let wanted = method.map_or_else(|| format!("{section}.{key}"), str::to_owned);
+        let whole =
+            |at: usize| !code[at + wanted.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '_');
+        code.match_indices(&wanted).any(|(at, _)| whole(at))
     };
     let unread: Vec<&str> =
         reference::manual().keys().map(String::as_str).filter(|path| !read(path)).collect();

@@ -164,6 +164,7 @@ fn what_a_reload_cannot_do_is_pending_and_seen() {
     let metrics = || crate::support::get(&format!("{}/metrics", tuned.obtrace.api)).1;
     assert!(metrics().contains("obtrace_config_restart_pending 1"), "{}", metrics());
     let (_, answer) = tuned.reload("");
+    assert_eq!(changed(&answer, "supervision.pools.store.threads")["done"], "as it runs");
     assert_eq!(answer["pending"], json!([]), "taken back, it no longer waits: {answer:#}");
     assert!(metrics().contains("obtrace_config_restart_pending 0"));
 }

@@ -95,8 +95,10 @@ impl RunningConfig {
             logging::set_filter(&now.log);
         }
         let trouble = self.steer(&before, &now, &changes, who).await;
-        let changes = changes.iter().map(|change| told(change, done(change, &trouble))).collect();
-        Ok(Reloaded { changes, pending: self.pending() })
+        let pending = self.pending();
+        let waits = |key: &str| pending.iter().any(|change| change.key == key);
+        let changes = changes.iter().map(|c| told(c, done(c, &trouble, waits(&c.key)))).collect();
+        Ok(Reloaded { changes, pending })
     }
 
     /// Has the tree live by `now`. What went wrong, by node.
@@ -220,7 +222,7 @@ fn told(change: &Change, done: String) -> ChangedKey {
     }
 }
 
-fn done(change: &Change, trouble: &BTreeMap<String, String>) -> String {
+fn done(change: &Change, trouble: &BTreeMap<String, String>, pending: bool) -> String {
     let hit: Vec<String> = change
         .nodes
         .iter()
@@ -232,7 +234,9 @@ fn done(change: &Change, trouble: &BTreeMap<String, String>) -> String {
         })
         .collect();
     match change.effect {
-        Effect::Process => "pending".into(),
+        Effect::Process if pending => "pending".into(),
+        // It was pending, and is taken back.
+        Effect::Process => "as it runs".into(),
         _ if !hit.is_empty() => hit.join("; "),
         Effect::Live => "applied".into(),
         Effect::Restarts(_) | Effect::RestartsNode => format!("restarting {}", change.nodes.join(", ")),
