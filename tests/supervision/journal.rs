@@ -31,7 +31,8 @@ fn a_crash_is_told_from_its_cause_to_its_cure() {
         rig.stop().await;
         let (events, _) = view.journal().after(before);
         let paths = events.iter().map(|event| (event.path.as_str(), event.kind.clone()));
-        let told: Vec<String> = paths.map(|(path, kind)| format!("{path}: {}", crate::support::shown(&kind))).collect();
+        let told: Vec<String> =
+            paths.map(|(path, kind)| format!("{path}: {}", crate::support::shown(&kind))).collect();
         let expected = [
             ": draining",
             "store: draining",

@@ -11,7 +11,9 @@ use obtrace::supervisors::kernel::policy::{IntensityPer, OnLimit, Policy, Strate
 use obtrace::supervisors::kernel::snapshot::ChildState;
 use obtrace::supervisors::kernel::spec::{ChildSpec, Group};
 
-use crate::support::{Cast, Job, Order, Rig, Script, Trace, lane, ms, pass, paused, policy, puppet, strategy};
+use crate::support::{
+    Cast, Job, Order, Rig, Script, Trace, lane, ms, pass, paused, policy, puppet, strategy,
+};
 
 /// Takes a second over each job.
 fn slow() -> Script {
@@ -207,7 +209,8 @@ fn a_loop_hears_of_a_pause_and_a_stop_works_off_a_paused_lane() {
                 }
             }));
         });
-        let rig = Rig::up(policy(), vec![puppet("hand", policy(), &trace, script).reads(&lane).build()]).await;
+        let rig =
+            Rig::up(policy(), vec![puppet("hand", policy(), &trace, script).reads(&lane).build()]).await;
         trace.take();
         for action in [Action::Pause, Action::Resume, Action::Pause] {
             rig.order("", action).await.unwrap();
@@ -271,9 +274,17 @@ fn a_release_tries_at_once_with_a_clean_record() {
         assert_eq!(rig.state("bad"), ChildState::BackingOff);
         rig.order("bad", Action::Release).await.unwrap();
         pass(ms(50)).await;
-        assert_eq!((rig.state("bad"), trace.count("+bad")), (ChildState::BackingOff, 3), "tried, and bad still");
+        assert_eq!(
+            (rig.state("bad"), trace.count("+bad")),
+            (ChildState::BackingOff, 3),
+            "tried, and bad still"
+        );
         pass(Duration::from_secs(10)).await;
-        assert_eq!((rig.state("bad"), trace.count("+bad")), (ChildState::Quarantined, 5), "a record of its own");
+        assert_eq!(
+            (rig.state("bad"), trace.count("+bad")),
+            (ChildState::Quarantined, 5),
+            "a record of its own"
+        );
         healed.store(true, Ordering::SeqCst);
         rig.order("bad", Action::Release).await.unwrap();
         pass(ms(1)).await;

@@ -53,7 +53,10 @@ fn a_child_takes_new_restart_backoff_and_stop_rules_without_a_restart() {
         rig.apply("hand", Policy { restart: Restart::Temporary, ..new }).await.unwrap();
         let before = obtrace::clock::now();
         let report = rig.stop().await;
-        assert_eq!((report.forced, obtrace::clock::now() - before), (vec!["hand".to_owned()], Duration::from_secs(3)));
+        assert_eq!(
+            (report.forced, obtrace::clock::now() - before),
+            (vec!["hand".to_owned()], Duration::from_secs(3))
+        );
     });
 }
 
@@ -74,7 +77,11 @@ fn a_child_made_temporary_does_not_come_back() {
 fn a_new_control_capacity_restarts_the_child_and_the_same_policy_does_nothing() {
     paused(async {
         let (trace, cast) = (Trace::default(), Cast::new("hand"));
-        let rig = Rig::up(Policy { intensity: 0, ..policy() }, vec![cast.plays(policy(), &trace, Script::default())]).await;
+        let rig = Rig::up(
+            Policy { intensity: 0, ..policy() },
+            vec![cast.plays(policy(), &trace, Script::default())],
+        )
+        .await;
         let before = rig.view().journal().newest();
         rig.apply("hand", policy()).await.unwrap();
         pass(ms(1)).await;
@@ -121,7 +128,11 @@ fn replicas_come_and_go_while_the_others_work_on() {
         pass(Duration::from_secs(2)).await;
         let names: Vec<_> = rig.node("set").children.into_iter().map(|node| node.name).collect();
         assert_eq!(names, ["1"]);
-        assert_eq!((lane.stats().acked, lane.stats().redelivered), (4, 0), "each finished what it had in hand");
+        assert_eq!(
+            (lane.stats().acked, lane.stats().redelivered),
+            (4, 0),
+            "each finished what it had in hand"
+        );
         // Wanted again before it is gone.
         rig.apply("set", Policy { replicas: 2, ..policy() }).await.unwrap();
         pass(ms(1)).await;
@@ -149,7 +160,10 @@ fn what_lives_by_the_same_policy_follows_and_what_has_its_own_does_not() {
         let new = Policy { control_capacity: 5, ..policy() };
         rig.apply("all", new.clone()).await.unwrap();
         pass(ms(1)).await;
-        assert_eq!((rig.view().policy("all.follows"), rig.view().policy("all.own")), (Some(new.clone()), Some(own)));
+        assert_eq!(
+            (rig.view().policy("all.follows"), rig.view().policy("all.own")),
+            (Some(new.clone()), Some(own))
+        );
         assert_eq!((rig.node("all.follows").generation, rig.node("all.own").generation), (2, 1));
         // One that comes later with the policy of before follows as well.
         group.want(puppet("late", policy(), &trace, Script::default()).build());
@@ -182,7 +196,8 @@ fn a_lane_grows_and_shrinks_under_its_messages() {
     paused(async {
         let trace = Trace::default();
         let lane = Lane::new("hand", bounds(4, 64 << 10, 3));
-        let hold = puppet("hand", Policy { lane: bounds(4, 64 << 10, 3), ..policy() }, &trace, Script::default());
+        let hold =
+            puppet("hand", Policy { lane: bounds(4, 64 << 10, 3), ..policy() }, &trace, Script::default());
         let rig = Rig::up(policy(), vec![hold.reads(&lane).build()]).await;
         rig.order("hand", obtrace::supervisors::kernel::control::Action::Pause).await.unwrap();
         let port = lane.port();
@@ -223,8 +238,9 @@ fn a_sender_that_waits_for_more_bytes_than_a_shrunk_lane_has_gets_it_alone() {
         let port = lane.port();
         port.try_send(Job { bytes: 8 << 10, ..Job::new(1) }).unwrap();
         let waiting = port.clone();
-        let large =
-            actix_rt::spawn(async move { waiting.send(Job { bytes: 6 << 10, ..Job::new(2) }, Duration::from_secs(60)).await });
+        let large = actix_rt::spawn(async move {
+            waiting.send(Job { bytes: 6 << 10, ..Job::new(2) }, Duration::from_secs(60)).await
+        });
         pass(ms(1)).await;
         lane.resize(bounds(9, 4 << 10, 3));
         let mut inbox = lane.inbox(Probe::detached());

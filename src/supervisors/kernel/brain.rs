@@ -73,10 +73,8 @@ pub struct Exit<'a> {
 impl Exit<'_> {
     /// The class that decides. A crash over a message that was crashed over before is [`FailureClass::Poison`].
     pub fn class(&self) -> Option<FailureClass> {
-        let crashed = matches!(
-            self.reason,
-            ExitReason::Panicked { .. } | ExitReason::Stalled | ExitReason::Killed
-        );
+        let crashed =
+            matches!(self.reason, ExitReason::Panicked { .. } | ExitReason::Stalled | ExitReason::Killed);
         if self.suspect && crashed { Some(FailureClass::Poison) } else { self.reason.class() }
     }
 }
@@ -238,7 +236,14 @@ mod tests {
     }
 
     fn exit(child: usize, reason: &ExitReason, now: u64) -> Exit<'_> {
-        Exit { child, reason, ran: Duration::ZERO, now: Duration::from_secs(now), chance: 0.0, suspect: false }
+        Exit {
+            child,
+            reason,
+            ran: Duration::ZERO,
+            now: Duration::from_secs(now),
+            chance: 0.0,
+            suspect: false,
+        }
     }
 
     fn decide(brain: &mut Brain, child: usize, reason: &ExitReason, now: u64) -> Verdict {

@@ -225,7 +225,8 @@ impl TreeView {
         let (mut node, mut parent) = (self.node.clone(), None);
         while node.path != path {
             let on_the_way = |child: &&Arc<Node>| {
-                path.strip_prefix(child.path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+                path.strip_prefix(child.path.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
             };
             let next = node.below().iter().find(on_the_way).cloned()?;
             parent = Some(std::mem::replace(&mut node, next));
@@ -235,7 +236,8 @@ impl TreeView {
 
     fn unknown(&self, path: &str) -> OrderError {
         let snapshot = self.snapshot();
-        let paths = snapshot.root.walk().into_iter().map(|node| node.path.as_str()).filter(|path| !path.is_empty());
+        let paths =
+            snapshot.root.walk().into_iter().map(|node| node.path.as_str()).filter(|path| !path.is_empty());
         OrderError::Unknown { path: path.to_owned(), meant: suggest(path, paths).map(str::to_owned) }
     }
 }
@@ -346,7 +348,10 @@ mod tests {
         for action in Action::ALL {
             assert_eq!(action.as_str().parse(), Ok(action));
         }
-        assert_eq!("restrat".parse::<Action>(), Err(String::from("no action \"restrat\", did you mean restart?")));
+        assert_eq!(
+            "restrat".parse::<Action>(),
+            Err(String::from("no action \"restrat\", did you mean restart?"))
+        );
         assert_eq!(
             "explode".parse::<Action>(),
             Err(String::from("no action \"explode\", there are restart, drain, pause, resume, release"))
@@ -359,7 +364,12 @@ mod tests {
         let put = |waiters: &mut Vec<_>| {
             let (reply, answer) = oneshot::channel();
             waiters.push(answer);
-            tray.put(Errand::Do(ChildErrand { child: String::from("a"), action: Action::Drain, signed: None, reply }))
+            tray.put(Errand::Do(ChildErrand {
+                child: String::from("a"),
+                action: Action::Drain,
+                signed: None,
+                reply,
+            }))
         };
         let mut waiters = Vec::new();
         assert!((0..MOST_WAITING).all(|_| put(&mut waiters)));

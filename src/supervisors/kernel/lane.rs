@@ -405,7 +405,12 @@ impl<M: Cargo> Shared<M> {
     fn poison(&self, parcel: &Parcel<M>, holder: &Probe) {
         self.counters.poisoned.fetch_add(1, Ordering::Relaxed);
         self.release(parcel.units);
-        tracing::error!(child = holder.path(), lane = self.name, attempts = parcel.attempts, "a message is given up");
+        tracing::error!(
+            child = holder.path(),
+            lane = self.name,
+            attempts = parcel.attempts,
+            "a message is given up"
+        );
         holder.note(EventKind::Poisoned { attempts: parcel.attempts });
         // Often the lease falls while its holder's panic unwinds: a second panic that got out would abort the process.
         let told = catch_unwind(AssertUnwindSafe(|| parcel.message.poisoned(parcel.attempts)));

@@ -377,8 +377,11 @@ impl Node {
         let shares = self.kind != "worker" && policy.intensity_per == IntensityPer::Supervisor;
         let now = clock::now();
         let shown = |account: &Account| WindowSnapshot {
-            spent: account.restarts.iter().filter(|at| now.saturating_duration_since(**at) <= account.period).count()
-                as u32,
+            spent: account
+                .restarts
+                .iter()
+                .filter(|at| now.saturating_duration_since(**at) <= account.period)
+                .count() as u32,
             intensity: account.intensity,
             period_s: account.period.as_secs(),
         };

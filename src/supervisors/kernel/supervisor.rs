@@ -132,7 +132,8 @@ impl Supervisor {
     /// Takes a child in, to be started as soon as its turn comes.
     fn add(&mut self, spec: ChildSpec, wish: u64, turn: Turn) {
         let node = self.node.child(&spec);
-        if node.generations.newest() == 0 && spec.policy == self.origin {
+        if node.generations.newest() == 0 && spec.policy == self.origin && *self.node.policy() != self.origin
+        {
             // It lives by the same policy as this supervisor, which may have got another one meanwhile.
             node.adopt((*self.node.policy()).clone());
         }
@@ -371,7 +372,11 @@ impl Supervisor {
             ChildEvent::Exited { child, launch, .. } if self.slots[child].launch() != Some(launch) => Ok(()),
             ChildEvent::Exited { child, reason, .. } => {
                 let leaving = self.slots[child].run.as_ref().is_some_and(|run| run.leaving.is_some());
-                if leaving { self.after_leaving(child, Some(reason)).await } else { self.on_exit(child, reason).await }
+                if leaving {
+                    self.after_leaving(child, Some(reason)).await
+                } else {
+                    self.on_exit(child, reason).await
+                }
             }
         }
     }
@@ -392,7 +397,8 @@ impl Supervisor {
         self.note_exit(child, &reason);
         let run = self.slots[child].run.take();
         let ran = run.as_ref().map_or(Duration::ZERO, |run| clock::now() - run.started);
-        let suspect = run.is_some_and(|run| self.fell_with(child, &run.probe).is_some_and(|held| held.is_suspect()));
+        let suspect =
+            run.is_some_and(|run| self.fell_with(child, &run.probe).is_some_and(|held| held.is_suspect()));
         let now = clock::now() - self.born;
         let exit = Exit { child, reason: &reason, ran, now, chance: rand::random::<f64>(), suspect };
         match self.decide(exit, &running) {

@@ -58,7 +58,9 @@ impl Supervisor {
         let state = slot.node.state();
         match slot.run.as_ref().and_then(|run| run.leaving.as_ref()).map(|leaving| &leaving.then) {
             Some(Then::Forget) => return Err(String::from("is leaving, because nobody wants it any more")),
-            Some(Then::Exit(_)) => return Err(String::from("is being aborted, what follows is its policy's")),
+            Some(Then::Exit(_)) => {
+                return Err(String::from("is being aborted, what follows is its policy's"));
+            }
             Some(Then::Restart) if action == Action::Restart => {
                 return Err(String::from("is being restarted already"));
             }
@@ -67,9 +69,9 @@ impl Supervisor {
         match action {
             Action::Drain if slot.node.is_held() => Err(String::from("is drained already")),
             Action::Resume if !slot.node.is_held() => Err(String::from("is neither paused nor drained")),
-            Action::Release if !matches!(state, ChildState::Quarantined | ChildState::BackingOff) => {
-                Err(format!("is {}, and only what is quarantined or backing off can be released", state.as_str()))
-            }
+            Action::Release if !matches!(state, ChildState::Quarantined | ChildState::BackingOff) => Err(
+                format!("is {}, and only what is quarantined or backing off can be released", state.as_str()),
+            ),
             _ => Ok(()),
         }
     }
@@ -101,7 +103,8 @@ impl Supervisor {
             return;
         }
         run.probe.request_drain(Drain::Restart);
-        run.leaving = Some(Leaving { until: patience.map(|drain| clock::now() + drain), aborted: false, then });
+        run.leaving =
+            Some(Leaving { until: patience.map(|drain| clock::now() + drain), aborted: false, then });
         slot.node.enter(ChildState::Draining);
         slot.node.note(EventKind::Draining);
     }
