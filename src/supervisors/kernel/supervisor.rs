@@ -251,7 +251,7 @@ impl Supervisor {
         self.launches += 1;
         let slot = &mut self.slots[child];
         let pending = slot.pending.take();
-        let probe = Probe::new(child, self.launches, &slot.node, self.events.clone());
+        let probe = slot.node.probe(child, self.launches, &self.events);
         if pending.is_some_and(|pending| pending.turn == Turn::Probation) {
             slot.node.note(EventKind::Probing);
         }
