@@ -19,6 +19,7 @@ use crate::tools::error::ToolError;
 use crate::tools::load::{self, LoadArgs as LoadGeneratorArgs};
 
 mod config;
+mod doctor;
 mod key;
 mod look;
 mod remote;
@@ -44,6 +45,8 @@ enum Command {
     Load(Box<LoadGeneratorArgs>),
     /// The supervision tree of a running Obtrace
     Tree(tree::TreeArgs),
+    /// Looks at this machine, the configuration and a running Obtrace, and says what to do
+    Doctor(Box<doctor::DoctorArgs>),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -97,6 +100,7 @@ impl Cli {
             Command::Load(args) => tool(load::run(*args)),
             Command::Tree(args) => client(tree::run(args)),
             Command::Config(command) => config::run(&command),
+            Command::Doctor(args) => client(doctor::run(*args)),
             Command::Key(command) => key::run(&command),
             Command::Engine(args) => engine::run(args),
         }

@@ -186,5 +186,9 @@ fn to_kernel(node: NodePolicy, credits: usize) -> kernel::Policy {
             cool_down: node.quarantine.cool_down,
             probes: node.quarantine.probes,
         },
+        breaker: kernel::BreakerPolicy {
+            open_after: node.breaker.open_after,
+            probe_every: node.breaker.probe_every,
+        },
     }
 }

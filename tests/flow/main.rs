@@ -5,7 +5,12 @@ mod support;
 
 mod clients;
 mod crash;
+#[cfg(feature = "chaos")]
+mod faults;
 mod ingest;
+mod operate;
 #[cfg(feature = "chaos")]
 mod poison;
 mod reload;
+#[cfg(feature = "chaos")]
+mod soak;

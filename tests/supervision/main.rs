@@ -6,6 +6,7 @@ mod journal;
 mod kernel;
 mod lanes;
 mod lanes_model;
+mod measures;
 mod orders;
 mod policies;
 mod refs;

@@ -11,17 +11,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use futures_util::Stream;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::budget::Budget;
 use super::generation::Generation;
 use super::journal::EventKind;
 use super::policy::LanePolicy;
 use super::port::Port;
-use super::probe::Probe;
+use super::probe::{InHand, Probe};
+use crate::clock;
 
 /// Byte bounds are kept in units of this size, so that large bounds fit the semaphore's counter.
 const UNIT: usize = 1024;
@@ -123,6 +126,8 @@ struct Parcel<M> {
     message: Arc<M>,
     units: u32,
     attempts: u32,
+    /// When it was sent; taken at its first delivery.
+    sent_at: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -132,10 +137,13 @@ struct Counters {
     redelivered: AtomicU64,
     poisoned: AtomicU64,
     shed: AtomicU64,
+    fenced: AtomicU64,
+    waited: AtomicU64,
+    waited_ns: AtomicU64,
 }
 
 /// Fill and counters of a lane, for the tree snapshot and metrics.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct LaneStats {
     /// Name of the lane, which is the path of the child that reads it.
     pub name: String,
@@ -159,6 +167,12 @@ pub struct LaneStats {
     pub poisoned: u64,
     /// Messages refused because the lane was full.
     pub shed: u64,
+    /// Times that an incarnation that had been replaced tried to acknowledge or to act.
+    pub fenced: u64,
+    /// Messages that were delivered at least once.
+    pub waited: u64,
+    /// Seconds that these waited from being sent to their first delivery, summed up.
+    pub waited_s: f64,
 }
 
 /// What the kernel can ask of a lane without knowing what travels in it.
@@ -242,7 +256,7 @@ impl<M: Cargo> Lane<M> {
     /// The receiving end for one incarnation. It hands out at most `credits` leases at a time.
     pub fn inbox(&self, probe: Probe) -> Inbox<M> {
         let id = self.shared.state.lock().next_id();
-        Inbox { shared: self.shared.clone(), id, probe, in_hand: Arc::default() }
+        Inbox { shared: self.shared.clone(), id, probe, held: Arc::default() }
     }
 }
 
@@ -272,6 +286,9 @@ impl<M: Cargo> LaneView for Lane<M> {
             redelivered: counters.redelivered.load(Ordering::Relaxed),
             poisoned: counters.poisoned.load(Ordering::Relaxed),
             shed: counters.shed.load(Ordering::Relaxed),
+            fenced: counters.fenced.load(Ordering::Relaxed),
+            waited: counters.waited.load(Ordering::Relaxed),
+            waited_s: Duration::from_nanos(counters.waited_ns.load(Ordering::Relaxed)).as_secs_f64(),
         }
     }
 
@@ -348,7 +365,8 @@ impl<M: Cargo> Shared<M> {
             }
             let place = state.next_place;
             state.next_place += 1;
-            state.queue.push_back(Parcel { place, message: Arc::new(message), units, attempts: 0 });
+            let sent_at = Some(clock::now());
+            state.queue.push_back(Parcel { place, message: Arc::new(message), units, attempts: 0, sent_at });
         }
         self.counters.sent.fetch_add(1, Ordering::Relaxed);
         self.wake_all();
@@ -359,6 +377,16 @@ impl<M: Cargo> Shared<M> {
         self.counters.shed.fetch_add(1, Ordering::Relaxed);
     }
 
+    fn count_fenced(&self) {
+        self.counters.fenced.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_wait(&self, sent_at: Instant) {
+        let waited = clock::now().saturating_duration_since(sent_at).as_nanos();
+        self.counters.waited.fetch_add(1, Ordering::Relaxed);
+        self.counters.waited_ns.fetch_add(u64::try_from(waited).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     fn release(&self, units: u32) {
         self.slots.give(1);
         self.units.give(units);
@@ -367,11 +395,15 @@ impl<M: Cargo> Shared<M> {
     /// Ends a lease for good. False when its holder is a zombie: the lease was revoked, or is about to be.
     fn settle(&self, id: u64, by: &Generation) -> bool {
         if !by.is_current() {
+            self.count_fenced();
             self.give_back(id);
             return false;
         }
         let taken = self.state.lock().leased.remove(&id);
-        let Some(leased) = taken else { return false };
+        let Some(leased) = taken else {
+            self.count_fenced();
+            return false;
+        };
         self.counters.acked.fetch_add(1, Ordering::Relaxed);
         self.release(leased.parcel.units);
         true
@@ -446,12 +478,12 @@ pub struct Inbox<M: Cargo> {
     shared: Arc<Shared<M>>,
     id: u64,
     probe: Probe,
-    in_hand: Arc<AtomicU64>,
+    held: Arc<AtomicU64>,
 }
 
 impl<M: Cargo> Inbox<M> {
     fn finished(&self, state: &State<M>) -> bool {
-        let idle = self.in_hand.load(Ordering::Acquire) == 0;
+        let idle = self.held.load(Ordering::Acquire) == 0;
         let draining = *self.shared.intake.borrow() == Intake::Draining;
         // A closed lane is worked off to its end; an open one is left to the successor.
         idle && if draining { state.queue.is_empty() } else { self.probe.drain_requested() }
@@ -471,20 +503,22 @@ impl<M: Cargo> Stream for Inbox<M> {
         // What a closed lane still holds is worked off, whoever paused it: the process ends.
         let rests = *this.shared.intake.borrow() == Intake::Open
             && (this.probe.drain_requested() || this.probe.paused());
-        let may_take = !rests && this.in_hand.load(Ordering::Acquire) < credits;
-        if let Some(parcel) = may_take.then(|| state.queue.pop_front()).flatten() {
+        let may_take = !rests && this.held.load(Ordering::Acquire) < credits;
+        if let Some(mut parcel) = may_take.then(|| state.queue.pop_front()).flatten() {
             let id = state.next_id();
+            parcel.sent_at.take().into_iter().for_each(|at| this.shared.count_wait(at));
             let lease = Lease {
                 message: parcel.message.clone(),
                 attempts: parcel.attempts,
                 id,
-                holder: this.probe.clone(),
+                probe: this.probe.clone(),
+                _in_hand: this.probe.take_in_hand(),
                 shared: this.shared.clone(),
-                in_hand: this.in_hand.clone(),
+                held: this.held.clone(),
                 open: true,
             };
             state.leased.insert(id, Leased { parcel, holder: this.probe.clone(), passed: false });
-            this.in_hand.fetch_add(1, Ordering::AcqRel);
+            this.held.fetch_add(1, Ordering::AcqRel);
             this.probe.progress();
             return Poll::Ready(Some(lease));
         }
@@ -512,9 +546,10 @@ pub struct Lease<M: Cargo> {
     message: Arc<M>,
     attempts: u32,
     id: u64,
-    holder: Probe,
+    probe: Probe,
+    _in_hand: InHand,
     shared: Arc<Shared<M>>,
-    in_hand: Arc<AtomicU64>,
+    held: Arc<AtomicU64>,
     open: bool,
 }
 
@@ -539,19 +574,36 @@ impl<M: Cargo> Lease<M> {
 
     /// The incarnation this lease was given to.
     pub fn generation(&self) -> &Generation {
-        self.holder.generation()
+        self.probe.generation()
+    }
+
+    /// True as long as no later incarnation has taken over. Ask before writing anything outside, and again before
+    /// acknowledging it: a zombie must not write.
+    pub fn is_current(&self) -> bool {
+        self.probe.generation().is_current()
+    }
+
+    /// Its holder found out that it was replaced and acts no further: counts that, and lets go.
+    pub fn fenced(mut self) {
+        self.open = false;
+        self.shared.count_fenced();
+        self.shared.give_back(self.id);
+        self.let_go();
     }
 
     /// The work is done. False when the lease had been revoked, so that the work of a zombie must not count.
     pub fn ack(mut self) -> bool {
         self.open = false;
-        let counted = self.shared.settle(self.id, self.holder.generation());
+        let counted = self.shared.settle(self.id, self.probe.generation());
+        if counted {
+            self.probe.handled();
+        }
         self.let_go();
         counted
     }
 
     fn let_go(&self) {
-        self.in_hand.fetch_sub(1, Ordering::AcqRel);
+        self.held.fetch_sub(1, Ordering::AcqRel);
         self.shared.wake_all();
     }
 }
@@ -568,8 +620,8 @@ impl<M: Cargo> Drop for Lease<M> {
     fn drop(&mut self) {
         if self.open {
             // Falls with its holder: what the supervisor is to know of it is noted while it is still in the books.
-            if self.holder.is_over() || std::thread::panicking() {
-                self.holder.fell_with(|| Lane { shared: self.shared.clone() }.held_by(&self.holder));
+            if self.probe.is_over() || std::thread::panicking() {
+                self.probe.fell_with(|| Lane { shared: self.shared.clone() }.held_by(&self.probe));
             }
             self.shared.give_back(self.id);
             self.let_go();

@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod brain;
+pub mod breaker;
 mod budget;
 pub mod chaos;
 pub mod child_ref;
@@ -15,6 +16,7 @@ pub mod generation;
 pub mod journal;
 pub mod lane;
 pub mod launch;
+pub mod meter;
 pub mod panics;
 pub mod policy;
 pub mod pools;

@@ -109,6 +109,15 @@ pub struct LanePolicy {
     pub credits: usize,
 }
 
+/// When the dependency of an adapter counts as down, see [`Breaker`](super::breaker::Breaker).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerPolicy {
+    /// Failures in a row that open the breaker.
+    pub open_after: u32,
+    /// Time between two probes while it is open.
+    pub probe_every: Duration,
+}
+
 /// What becomes of a quarantined child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuarantinePolicy {
@@ -151,6 +160,8 @@ pub struct Policy {
     pub max_children: usize,
     /// Cool-down when `on_limit` is quarantine.
     pub quarantine: QuarantinePolicy,
+    /// When an adapter's dependency counts as down.
+    pub breaker: BreakerPolicy,
 }
 
 impl Default for Policy {
@@ -183,6 +194,7 @@ impl Default for Policy {
             replicas: 1,
             max_children: 512,
             quarantine: QuarantinePolicy { cool_down: Duration::from_secs(300), probes: 1 },
+            breaker: BreakerPolicy { open_after: 5, probe_every: Duration::from_secs(2) },
         }
     }
 }
@@ -228,6 +240,8 @@ pub fn changes(old: &Policy, new: &Policy) -> Vec<(&'static str, Effect)> {
         differ("lane.credits", Live, old.lane.credits != new.lane.credits),
         differ("quarantine.cool_down", Live, old.quarantine.cool_down != new.quarantine.cool_down),
         differ("quarantine.probes", Live, old.quarantine.probes != new.quarantine.probes),
+        differ("breaker.open_after", RestartsChild, old.breaker.open_after != new.breaker.open_after),
+        differ("breaker.probe_every", RestartsChild, old.breaker.probe_every != new.breaker.probe_every),
     ]
     .into_iter()
     .flatten()
@@ -282,7 +296,8 @@ mod tests {
             replicas: 77,
             max_children: 77,
             quarantine: QuarantinePolicy { cool_down: second, probes: 77 },
+            breaker: BreakerPolicy { open_after: 77, probe_every: Duration::from_secs(77) },
         };
-        assert_eq!(changes(&old, &new).len(), 25);
+        assert_eq!(changes(&old, &new).len(), 27);
     }
 }

@@ -132,7 +132,8 @@ impl Supervisor {
     /// Takes a child in, to be started as soon as its turn comes.
     fn add(&mut self, spec: ChildSpec, wish: u64, turn: Turn) {
         let node = self.node.child(&spec);
-        if node.generations.newest() == 0 && spec.policy == self.origin {
+        if node.generations.newest() == 0 && spec.policy == self.origin && *self.node.policy() != self.origin
+        {
             // It lives by the same policy as this supervisor, which may have got another one meanwhile.
             node.adopt((*self.node.policy()).clone());
         }
@@ -250,7 +251,7 @@ impl Supervisor {
         self.launches += 1;
         let slot = &mut self.slots[child];
         let pending = slot.pending.take();
-        let probe = Probe::new(child, self.launches, &slot.node, self.events.clone());
+        let probe = slot.node.probe(child, self.launches, &self.events);
         if pending.is_some_and(|pending| pending.turn == Turn::Probation) {
             slot.node.note(EventKind::Probing);
         }

@@ -113,7 +113,7 @@ impl Tree {
         panics::install_hook();
         let node = Node::root(root);
         let events = Events::default();
-        let probe = Probe::new(0, 0, &node, events.clone());
+        let probe = node.probe(0, 0, &events);
         node.launched(probe.clone());
         node.note(EventKind::Launched);
         let ledger = Ledger::default();

@@ -109,7 +109,7 @@ impl Supervisor {
         slot.node.revoke_leases();
         if let Some(run) = &slot.run {
             run.abort.abort();
-            for arbiter in run.arbiter {
+            if let Some(arbiter) = run.arbiter {
                 slot.node.note(EventKind::Condemned { arbiter });
                 self.shared.pools.condemn(arbiter);
             }
