@@ -30,10 +30,11 @@ use obtrace::domain::scope::Scope;
 use obtrace::domain::signal::Signal;
 use obtrace::domain::usage::{Day, Meter, Usage};
 use obtrace::messages::tenant::TenantGate;
+use obtrace::supervisors::kernel::lane::Lane;
 use obtrace::supervisors::kernel::pools::Pools;
 use obtrace::supervisors::kernel::spec::ChildSpec;
 use obtrace::supervisors::kernel::tree::Tree;
-use obtrace::supervisors::{Parts, ingest, store, stream};
+use obtrace::supervisors::{Parts, ingest, policies, store, stream};
 use obtrace::telemetry::metrics::Metrics;
 use obtrace::wire::envelope::record_count;
 use tokio::signal::unix::{SignalKind, signal};
@@ -222,8 +223,11 @@ fn parts(
     };
     // Nothing here calls the stores: they open at their first call.
     let nowhere = std::env::temp_dir().join("obtrace-edge-sink");
+    let reloads = Lane::new("serve.reloader", policies::resolve(&config, "serve.reloader").lane);
     let live = LiveConfig::from(config);
     Ok(Parts {
+        reloads,
+        origin: Arc::default(),
         live: live.clone(),
         log,
         telemetry: Arc::new(client),

@@ -10,6 +10,7 @@ pub mod gate;
 pub mod plan;
 pub mod query;
 pub mod refusal;
+pub mod reload;
 pub mod scope;
 pub mod sift;
 pub mod signal;

@@ -24,22 +24,24 @@ pub fn subtree(parts: &Parts, producer: Port<AppendRecord>, gate: Arc<dyn Tenant
     let policy = parts.policy("ingest.receiver");
     let lane = Lane::new("ingest.receiver", policy.lane);
     let partitions = parts.log.partitions(Signal::Traces.topic()).unwrap_or(1);
-    let receiver = ChildSpec::replicated("receiver", policy, |name, policy| {
-        let (parts, producer) = (parts.clone(), producer.clone());
+    let (sessions, group) = (parts.policy("ingest.sessions"), Group::default());
+    let desk = SessionDesk::new(group.clone(), sessions.clone(), lane.port(), parts.live.clone());
+    let door = Door {
+        keys: parts.keys.clone(),
+        key_log: parts.key_log.clone(),
+        gate,
+        desk: Arc::new(desk),
+        metrics: parts.metrics.clone(),
+        config: parts.live.clone(),
+    };
+    let all = parts.clone();
+    let receiver = ChildSpec::replicated("receiver", policy, move |name, policy| {
+        let (parts, producer) = (all.clone(), producer.clone());
         let books = Books { metrics: parts.metrics.clone(), meter: parts.meter.clone() };
         let make =
             move |_: &_| Receiver::new(parts.live.clone(), partitions, producer.clone(), books.clone());
         ChildSpec::worker(name, policy, make).reads(&lane).build()
     });
-    let (sessions, group) = (parts.policy("ingest.sessions"), Group::default());
-    let door = Door {
-        keys: parts.keys.clone(),
-        key_log: parts.key_log.clone(),
-        gate,
-        desk: Arc::new(SessionDesk::new(group.clone(), sessions.clone(), lane.port(), parts.live.clone())),
-        metrics: parts.metrics.clone(),
-        config: parts.live.clone(),
-    };
     let children = vec![
         receiver,
         ChildSpec::group("sessions", sessions, group),

@@ -33,9 +33,9 @@ pub struct Stores {
 pub fn subtree(parts: &Parts) -> (ChildSpec, Stores) {
     let writer_policy = parts.policy("store.writer");
     let lane = Lane::new("store.writer", writer_policy.lane);
-    let rows = lane.port();
-    let writer = ChildSpec::replicated("writer", writer_policy, |name, policy| {
-        let parts = parts.clone();
+    let (rows, all) = (lane.port(), parts.clone());
+    let writer = ChildSpec::replicated("writer", writer_policy, move |name, policy| {
+        let parts = all.clone();
         let make = move |probe: &_| TelemetryWriter::new(parts.telemetry.clone(), parts.live.clone(), probe);
         ChildSpec::worker(name, policy, make).reads(&lane).build()
     });

@@ -29,6 +29,8 @@ struct Inner {
     dead: Family<SignalOnly, Counter>,
     queries: Family<QueryLabels, Counter>,
     gate_fail_open: Family<Reason, Counter>,
+    reloads: Family<ReloadLabels, Counter>,
+    restart_pending: Gauge,
     child_state: Family<ChildLabels, Gauge>,
     restarts: Family<ChildLabels, Gauge>,
     generation: Family<ChildLabels, Gauge>,
@@ -59,6 +61,11 @@ struct Reason {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReloadLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ChildLabels {
     path: String,
 }
@@ -85,10 +92,16 @@ impl Metrics {
                 "gate_fail_open",
                 "Requests let in although nothing was known of their tenant's plan, by reason",
             ),
+            reloads: counted(&mut registry, "config_reloads", "Reloads of the configuration by result"),
+            restart_pending: counted(
+                &mut registry,
+                "config_restart_pending",
+                "Keys whose reloaded value waits for a restart of the process",
+            ),
             child_state: counted(
                 &mut registry,
                 "child_state",
-                "0 stopped, 1 running, 2 degraded, 3 starting, 4 backing off, 5 quarantined, 6 draining",
+                "0 stopped, 1 running, 2 degraded, 3 starting, 4 backing off, 5 quarantined, 6 draining, 7 paused, 8 drained",
             ),
             restarts: counted(&mut registry, "child_restarts", "Restarts since the process started"),
             generation: counted(&mut registry, "child_generation", "Number of the incarnation"),
@@ -142,6 +155,12 @@ impl Metrics {
     /// A request was let in because nothing was known of its tenant.
     pub fn gate_failed_open(&self, reason: &'static str) {
         self.inner.gate_fail_open.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// The configuration was read anew; so many keys now wait for a restart of the process.
+    pub fn reloaded(&self, result: &'static str, pending: usize) {
+        self.inner.reloads.get_or_create(&ReloadLabels { result }).inc();
+        self.inner.restart_pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
     }
 
     /// Everything as Prometheus text, with the tree as it is in `snapshot`.
@@ -208,6 +227,8 @@ fn state_number(state: ChildState) -> i64 {
         ChildState::BackingOff => 4,
         ChildState::Quarantined => 5,
         ChildState::Draining => 6,
+        ChildState::Paused => 7,
+        ChildState::Drained => 8,
     }
 }
 

@@ -12,6 +12,7 @@ mod ingest;
 mod operate;
 #[cfg(feature = "chaos")]
 mod poison;
+mod reload;
 mod sessions;
 #[cfg(feature = "chaos")]
 mod soak;
