@@ -25,6 +25,7 @@ use crate::domain::signal::{DLQ_TOPIC, Signal};
 use crate::supervisors::kernel::exit::ExitReason;
 use crate::supervisors::kernel::pools::{PoolSizes, Pools};
 use crate::supervisors::kernel::tree::Tree;
+use crate::supervisors::kernel::watchdog::WatchdogPolicy;
 use crate::supervisors::{IO_THREADS, Parts, store, tree};
 use crate::telemetry::metrics::Metrics;
 
@@ -65,7 +66,7 @@ async fn serve(live: LiveConfig, io: tokio::runtime::Handle) -> u8 {
         Ok(parts) => parts,
         Err(error) => return report_failure(EXIT_CONFIG, &error),
     };
-    let pools = Pools::new(pool_sizes(&config));
+    let pools = Pools::watched(pool_sizes(&config), watchdog(&config));
     let mut running = Tree::start(&tree(&parts), pools);
     parts.view.store(Arc::new(Some(running.view())));
     let mut stop = std::pin::pin!(stop_signal());
@@ -79,6 +80,16 @@ async fn serve(live: LiveConfig, io: tokio::runtime::Handle) -> u8 {
     tokio::select! {
         reason = running.failed() => ended_by_itself(running, &reason, &log),
         () = &mut stop => stopped(running, &live, &log).await,
+    }
+}
+
+fn watchdog(config: &Config) -> WatchdogPolicy {
+    let watchdog = &config.supervision.watchdog;
+    WatchdogPolicy {
+        beat_every: watchdog.beat_every,
+        condemn_after: watchdog.condemn_after,
+        max_condemned: watchdog.max_condemned,
+        per: watchdog.per,
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::generation::Generation;
 use super::policy::LanePolicy;
 use super::port::Port;
-use super::probe::{InHand, Probe};
+use super::probe::{InHand, Probe, Waiting};
 use crate::clock;
 
 /// Byte bounds are kept in units of this size, so that large bounds fit the semaphore's counter.
@@ -166,8 +166,9 @@ pub trait LaneView: Send + Sync {
     /// Lets nothing more in; what is queued is still handed out.
     fn close(&self);
     /// Takes every lease of an incarnation that is no longer the current one of its child back into the queue; its later
-    /// acknowledgements count for nothing. Returns how many.
-    fn revoke(&self) -> usize;
+    /// acknowledgements count for nothing. With `blame` each message that had not [passed](Lease::passed) has one attempt
+    /// more on its count. Returns how many.
+    fn revoke(&self, blame: bool) -> usize;
 }
 
 impl<M: Cargo> Clone for Lane<M> {
@@ -255,12 +256,12 @@ impl<M: Cargo> LaneView for Lane<M> {
         self.shared.wake_all();
     }
 
-    fn revoke(&self) -> usize {
+    fn revoke(&self, blame: bool) -> usize {
         let stale: Vec<u64> = {
             let state = self.shared.state.lock();
             state.leased.iter().filter(|(_, (_, by))| !by.is_current()).map(|(id, _)| *id).collect()
         };
-        stale.into_iter().filter(|id| self.shared.give_back(*id, true)).count()
+        stale.into_iter().filter(|id| self.shared.give_back(*id, blame)).count()
     }
 }
 
@@ -490,6 +491,11 @@ impl<M: Cargo> Lease<M> {
     /// The incarnation this lease was given to.
     pub fn generation(&self) -> &Generation {
         self.probe.generation()
+    }
+
+    /// Declares that the work on this message waits for something outside, see [`Probe::wait`].
+    pub fn wait(&self) -> Waiting {
+        self.probe.wait()
     }
 
     /// True as long as no later incarnation has taken over. Ask before writing anything outside, and again before

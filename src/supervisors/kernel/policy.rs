@@ -83,6 +83,41 @@ pub struct BackoffPolicy {
 pub struct StartPolicy {
     /// The next sibling waits at most this long for `ready`; then the start has failed.
     pub timeout: Duration,
+    /// When the child counts as up.
+    pub ready: Ready,
+    /// How many members of a group, or replicas, may be on their way up at a time.
+    pub at_once: usize,
+}
+
+/// When a child counts as up, so that the next sibling may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Ready {
+    /// When it has reported so.
+    #[default]
+    Reported,
+    /// As soon as it was launched.
+    Started,
+}
+
+/// Which thread of its pool a child runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// The one with the fewest children; equals take turns.
+    #[default]
+    Spread,
+    /// The one that its name falls on: the same name on the same thread.
+    ByKey,
+}
+
+/// When a child that holds work counts as stalled, see [`Liveness`](super::liveness::Liveness).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LivenessPolicy {
+    /// No progress for this long. Zero switches the detection off.
+    pub stall_after: Duration,
+    /// The same inside a declared wait.
+    pub wait_after: Duration,
 }
 
 /// How a child is stopped.
@@ -146,12 +181,16 @@ pub struct Policy {
     pub start: StartPolicy,
     /// Stop rules.
     pub stop: StopPolicy,
+    /// Stall detection.
+    pub liveness: LivenessPolicy,
     /// Capacity of the control mailbox.
     pub control_capacity: usize,
     /// Bounds of the data lane.
     pub lane: LanePolicy,
     /// Name of the arbiter pool the child runs on.
     pub pool: String,
+    /// Which thread of the pool.
+    pub place: Place,
     /// How many incarnations of this worker run side by side.
     pub replicas: usize,
     /// Most children of a dynamic group.
@@ -178,8 +217,12 @@ impl Default for Policy {
                 jitter: 0.25,
                 reset_after: Duration::from_secs(60),
             },
-            start: StartPolicy { timeout: Duration::from_secs(10) },
+            start: StartPolicy { timeout: Duration::from_secs(10), ready: Ready::Reported, at_once: 16 },
             stop: StopPolicy { drain: Duration::from_secs(10), kill: Duration::from_secs(2) },
+            liveness: LivenessPolicy {
+                stall_after: Duration::from_secs(15),
+                wait_after: Duration::from_secs(120),
+            },
             control_capacity: 64,
             lane: LanePolicy {
                 capacity: 256,
@@ -189,6 +232,7 @@ impl Default for Policy {
                 credits: 1,
             },
             pool: String::from("default"),
+            place: Place::Spread,
             replicas: 1,
             max_children: 512,
             quarantine: QuarantinePolicy { cool_down: Duration::from_secs(300) },

@@ -15,6 +15,7 @@ use super::generation::Generations;
 use super::lane::{LaneStats, LaneView};
 use super::meter::{Meter, PollStats};
 use super::policy::Policy;
+use super::pools::ArbiterSnapshot;
 use super::probe::Probe;
 use super::spec::{ChildSpec, Kind};
 use crate::clock;
@@ -125,6 +126,11 @@ pub struct TreeSnapshot {
     pub version: u32,
     /// The root node.
     pub root: NodeSnapshot,
+    /// The threads that actors run on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub arbiters: Vec<ArbiterSnapshot>,
+    /// Threads given up because they were blocked.
+    pub condemned: u64,
 }
 
 impl Node {
@@ -136,7 +142,9 @@ impl Node {
         };
         let (kind, strategy, lanes) = match &spec.kind {
             Kind::Worker(launcher) => ("worker", String::new(), launcher.lanes().to_vec()),
-            Kind::Supervisor(_) => ("supervisor", strategy_name(&spec.policy), Vec::new()),
+            Kind::Supervisor(_) | Kind::Replicas(_) => {
+                ("supervisor", strategy_name(&spec.policy), Vec::new())
+            }
             Kind::Group(_) => ("group", strategy_name(&spec.policy), Vec::new()),
         };
         Arc::new(Self {
@@ -186,8 +194,8 @@ impl Node {
     }
 
     /// Takes back what incarnations that are no longer current still hold.
-    pub(super) fn revoke_leases(&self) {
-        let revoked: usize = self.lanes.iter().map(|lane| lane.revoke()).sum();
+    pub(super) fn revoke_leases(&self, blame: bool) {
+        let revoked: usize = self.lanes.iter().map(|lane| lane.revoke(blame)).sum();
         if revoked > 0 {
             tracing::warn!(child = self.path, revoked, "took leases of an earlier incarnation back");
         }

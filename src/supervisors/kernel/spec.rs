@@ -49,6 +49,8 @@ pub struct ChildSpec {
 pub(super) enum Kind {
     Worker(Arc<dyn Launcher>),
     Supervisor(Arc<Vec<ChildSpec>>),
+    /// Like children, which start side by side.
+    Replicas(Arc<Vec<ChildSpec>>),
     Group(Group),
 }
 
@@ -97,7 +99,12 @@ impl ChildSpec {
     ) -> Self {
         let replicas = policy.replicas.max(1);
         let children = (1..=replicas).map(|n| make(n.to_string(), policy.clone())).collect();
-        Self::supervisor(name, policy, children)
+        Self { name: name.into(), policy, kind: Kind::Replicas(Arc::new(children)) }
+    }
+
+    /// True for a supervisor whose children rely on those before them.
+    pub(super) fn has_order(&self) -> bool {
+        matches!(self.kind, Kind::Supervisor(_))
     }
 }
 
@@ -105,7 +112,7 @@ impl std::fmt::Debug for ChildSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = match &self.kind {
             Kind::Worker(_) => "worker",
-            Kind::Supervisor(_) => "supervisor",
+            Kind::Supervisor(_) | Kind::Replicas(_) => "supervisor",
             Kind::Group(_) => "group",
         };
         write!(f, "ChildSpec({kind} {})", self.name)

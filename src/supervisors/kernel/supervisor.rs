@@ -19,8 +19,9 @@ use super::brain::{Brain, Exit, Verdict};
 use super::events::{ChildEvent, Events};
 use super::exit::ExitReason;
 use super::launch::{Berth, ExitGuard};
+use super::liveness::Liveness;
 use super::panics;
-use super::policy::{Restart, Strategy};
+use super::policy::{Policy, Ready, Restart, Strategy};
 use super::pools::{ArbiterId, Placement, Pools};
 use super::probe::{Drain, Probe};
 use super::slot::{Leaving, Pending, Running, Slot, Then, Turn};
@@ -30,6 +31,7 @@ use super::tree::Ledger;
 use crate::clock;
 use crate::domain::failure::FailureClass;
 
+mod liveness;
 mod stopping;
 
 /// One supervisor at work.
@@ -38,6 +40,8 @@ pub(super) struct Supervisor {
     brain: Brain,
     strategy: Strategy,
     max_children: usize,
+    /// How many children may be on their way up at a time; where the order counts, one.
+    at_once: usize,
     slots: Vec<Slot>,
     group: Option<Group>,
     events: Events,
@@ -89,6 +93,7 @@ impl Supervisor {
             brain: Brain::new(spec.policy.clone()),
             strategy: spec.policy.strategy,
             max_children: spec.policy.max_children,
+            at_once: if spec.has_order() { 1 } else { spec.policy.start.at_once.max(1) },
             slots: Vec::new(),
             group: None,
             events: Events::default(),
@@ -101,7 +106,7 @@ impl Supervisor {
             shared,
         };
         match &spec.kind {
-            Kind::Supervisor(children) => {
+            Kind::Supervisor(children) | Kind::Replicas(children) => {
                 for child in children.iter() {
                     this.add(child.clone(), 0, Turn::InOrder);
                 }
@@ -198,14 +203,21 @@ impl Supervisor {
     /// When a pending child may be started, if that depends on the clock alone.
     fn start_time(&self, child: usize) -> Option<Instant> {
         let pending = self.slots[child].pending.as_ref()?;
-        let waits = pending.turn == Turn::InOrder && self.slots[..child].iter().any(Slot::is_coming);
-        (!waits).then_some(pending.at)
+        let ahead = match pending.turn {
+            Turn::InOrder => self.slots[..child].iter().filter(|slot| slot.is_coming()).count(),
+            Turn::Alone | Turn::Probation if self.group.is_some() => {
+                self.slots.iter().filter(|slot| slot.is_starting()).count()
+            }
+            Turn::Alone | Turn::Probation => 0,
+        };
+        (ahead < self.at_once).then_some(pending.at)
     }
 
     fn next_timer(&self) -> Option<Instant> {
         let starts = (0..self.slots.len()).filter_map(|child| self.start_time(child));
         let patience = self.slots.iter().filter_map(Slot::patience);
-        starts.chain(patience).min()
+        let looks = self.slots.iter().filter_map(Slot::look_at);
+        starts.chain(patience).chain(looks).min()
     }
 
     /// Tells the parent once that all children are up (or put aside); a group is ready before it has members.
@@ -222,13 +234,17 @@ impl Supervisor {
         slot.pending = None;
         let probe = slot.node.probe(child, self.launches, &self.events);
         // Leases that earlier incarnations left with detached work count for nothing from here on.
-        slot.node.revoke_leases();
+        slot.node.revoke_leases(true);
         slot.node.launched(probe.clone());
         let placement = match slot.spec.kind {
-            Kind::Worker(_) => self.shared.pools.place(&slot.spec.policy.pool),
+            Kind::Worker(_) => {
+                let Policy { pool, place, .. } = &slot.spec.policy;
+                self.shared.pools.place(pool, *place, &slot.node.path)
+            }
             _ => Placement::Inline,
         };
         let arbiter = placement.arbiter();
+        arbiter.into_iter().for_each(|arbiter| self.shared.pools.settle(arbiter, &probe));
         let berth = Berth { child, probe: probe.clone(), events: self.events.clone(), placement };
         let abort = match &slot.spec.kind {
             Kind::Worker(launcher) => launcher.launch(berth),
@@ -238,8 +254,21 @@ impl Supervisor {
         // A supervisor needs as long as its children, each of which has its own bound.
         let ready_by = slot.is_worker().then(|| started + slot.spec.policy.start.timeout);
         let launch = self.launches;
-        slot.run =
-            Some(Running { launch, probe, abort, arbiter, started, up: false, ready_by, leaving: None });
+        slot.run = Some(Running {
+            launch,
+            probe,
+            abort,
+            arbiter,
+            started,
+            up: false,
+            ready_by,
+            leaving: None,
+            liveness: Liveness::new(started - self.born),
+            look_at: slot.is_worker().then_some(started),
+        });
+        if slot.spec.policy.start.ready == Ready::Started && slot.is_worker() {
+            self.on_ready(child, launch);
+        }
     }
 
     /// Makes the members of a dynamic group those that are wanted.
@@ -298,6 +327,9 @@ impl Supervisor {
             if self.slots[child].patience().is_some_and(|until| until <= now) {
                 self.lose_patience(child, now).await?;
             }
+            if self.slots[child].look_at().is_some_and(|at| at <= now) {
+                self.look_after(child, now);
+            }
         }
         Ok(())
     }
@@ -308,7 +340,7 @@ impl Supervisor {
         let Some(run) = &mut slot.run else { return Ok(()) };
         match &mut run.leaving {
             Some(leaving) if leaving.aborted => {
-                self.leave_behind(child);
+                self.leave_behind(child, true);
                 return self.after_leaving(child).await;
             }
             Some(leaving) => {
@@ -340,19 +372,25 @@ impl Supervisor {
         }
     }
 
-    /// Starts children again elsewhere whose arbiter another supervisor found blocked.
+    /// Starts children again elsewhere whose arbiter was found blocked. Only the one that blocks it is to blame.
     async fn flee_condemned(&mut self) -> Result<(), ExitReason> {
         let condemned = self.condemned.borrow_and_update().clone();
+        if let Some(why) = self.shared.pools.too_many_lost().filter(|_| self.node.path.is_empty()) {
+            return Err(ExitReason::Failed(FailureClass::Bug, why));
+        }
         for child in 0..self.slots.len() {
             let arbiter = self.slots[child].run.as_ref().and_then(|run| run.arbiter);
             if !arbiter.is_some_and(|arbiter| condemned.contains(&arbiter)) {
                 continue;
             }
-            self.leave_behind(child);
-            let leaving = self.slots[child].run.as_ref().is_some_and(|run| run.leaving.is_some());
+            let run = self.slots[child].run.as_ref();
+            let blocks = run.is_some_and(|run| run.probe.is_in_poll());
+            let leaving = run.is_some_and(|run| run.leaving.is_some());
+            self.leave_behind(child, blocks);
+            let reason = if blocks { ExitReason::Stalled } else { ExitReason::Displaced };
             match leaving {
                 true => self.after_leaving(child).await?,
-                false => self.on_exit(child, ExitReason::Stalled).await?,
+                false => self.on_exit(child, reason).await?,
             }
         }
         Ok(())
