@@ -172,7 +172,7 @@ struct Up(admin::SharedView);
 impl Readiness for Up {
     /// Before the tree runs there is nothing to be blocked.
     fn is_alive(&self) -> bool {
-        (**self.0.load()).as_ref().is_none_or(TreeView::is_alive)
+        (**self.0.load()).as_ref().is_none_or(|view| view.is_alive())
     }
 
     fn parts(&self) -> Vec<PartState> {

@@ -98,10 +98,18 @@ pub(super) struct Shared<M: Cargo> {
 
 struct State<M> {
     queue: VecDeque<Parcel<M>>,
-    leased: BTreeMap<u64, (Parcel<M>, Generation)>,
+    leased: BTreeMap<u64, Leased<M>>,
     wakers: BTreeMap<u64, Waker>,
     next_id: u64,
     next_place: u64,
+}
+
+/// A parcel in the hands of an incarnation.
+struct Leased<M> {
+    parcel: Parcel<M>,
+    holder: Probe,
+    /// Its holder is past the message itself: what happens to the holder now is not the message's doing.
+    passed: bool,
 }
 
 struct Parcel<M> {
@@ -228,7 +236,7 @@ impl<M: Cargo> LaneView for Lane<M> {
                 .queue
                 .iter()
                 .map(|p| u64::from(p.units))
-                .chain(state.leased.values().map(|(p, _)| u64::from(p.units)))
+                .chain(state.leased.values().map(|leased| u64::from(leased.parcel.units)))
                 .sum();
             (state.queue.len(), state.leased.len(), units)
         };
@@ -259,7 +267,8 @@ impl<M: Cargo> LaneView for Lane<M> {
     fn revoke(&self, blame: bool) -> usize {
         let stale: Vec<u64> = {
             let state = self.shared.state.lock();
-            state.leased.iter().filter(|(_, (_, by))| !by.is_current()).map(|(id, _)| *id).collect()
+            let stale = |leased: &Leased<M>| !leased.holder.generation().is_current();
+            state.leased.iter().filter(|(_, leased)| stale(leased)).map(|(id, _)| *id).collect()
         };
         stale.into_iter().filter(|id| self.shared.give_back(*id, blame)).count()
     }
@@ -321,12 +330,12 @@ impl<M: Cargo> Shared<M> {
             return false;
         }
         let taken = self.state.lock().leased.remove(&id);
-        let Some((parcel, _)) = taken else {
+        let Some(leased) = taken else {
             self.count_fenced();
             return false;
         };
         self.counters.acked.fetch_add(1, Ordering::Relaxed);
-        self.release(parcel.units);
+        self.release(leased.parcel.units);
         true
     }
 
@@ -334,8 +343,8 @@ impl<M: Cargo> Shared<M> {
     fn give_back(&self, id: u64, blame: bool) -> bool {
         let poisoned = {
             let mut state = self.state.lock();
-            let Some((mut parcel, _)) = state.leased.remove(&id) else { return false };
-            if blame {
+            let Some(Leased { mut parcel, passed, .. }) = state.leased.remove(&id) else { return false };
+            if blame && !passed {
                 parcel.attempts += 1;
             }
             let spent = parcel.attempts >= self.policy.max_attempts.max(1);
@@ -432,9 +441,8 @@ impl<M: Cargo> Stream for Inbox<M> {
                 shared: this.shared.clone(),
                 held: this.held.clone(),
                 open: true,
-                passed: std::sync::atomic::AtomicBool::new(false),
             };
-            state.leased.insert(id, (parcel, this.probe.generation().clone()));
+            state.leased.insert(id, Leased { parcel, holder: this.probe.clone(), passed: false });
             this.held.count.fetch_add(1, Ordering::AcqRel);
             this.probe.progress();
             return Poll::Ready(Some(lease));
@@ -468,14 +476,15 @@ pub struct Lease<M: Cargo> {
     shared: Arc<Shared<M>>,
     held: Arc<Held>,
     open: bool,
-    passed: std::sync::atomic::AtomicBool,
 }
 
 impl<M: Cargo> Lease<M> {
     /// The message itself was handled without a fault; the lease now only waits, for a disk or an answer. A later crash of
     /// its holder is then not this message's doing: it comes back without another attempt on its count.
     pub fn passed(&self) {
-        self.passed.store(true, Ordering::Relaxed);
+        if let Some(leased) = self.shared.state.lock().leased.get_mut(&self.id) {
+            leased.passed = true;
+        }
     }
 
     /// Deliveries of this message that failed before this one.
@@ -540,7 +549,7 @@ impl<M: Cargo> Deref for Lease<M> {
 impl<M: Cargo> Drop for Lease<M> {
     fn drop(&mut self) {
         if self.open {
-            self.shared.give_back(self.id, !self.passed.load(Ordering::Relaxed));
+            self.shared.give_back(self.id, true);
             self.let_go();
         }
     }
