@@ -112,6 +112,50 @@ fn a_declared_wait_may_take_longer_but_not_for_ever() {
 }
 
 #[test]
+fn asking_another_actor_is_a_declared_wait_and_each_answer_is_progress() {
+    paused(async {
+        use obtrace::supervisors::kernel::lane::Cargo;
+        use obtrace::supervisors::kernel::port::Reply;
+
+        struct Ask(Reply<()>);
+        impl Cargo for Ask {
+            fn weight(&self) -> usize {
+                1
+            }
+            fn poisoned(&self, _: u32) {}
+        }
+        let (trace, jobs) = (Trace::default(), lane("asks"));
+        let slow: Lane<Ask> = Lane::new("slow", policy().lane);
+        let port = slow.port();
+        // Answers each question after a time that would be a stall, but for the wait.
+        let mut questions = slow.inbox(obtrace::supervisors::kernel::probe::Probe::detached());
+        actix_rt::spawn(async move {
+            use futures_util::StreamExt;
+            while let Some(question) = questions.next().await {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                question.0.send(());
+                question.ack();
+            }
+        });
+        let script = Script::default().consume(move |lease, ctx| {
+            let port = port.clone();
+            ctx.spawn(actix::fut::wrap_future(async move {
+                for _ in 0..10 {
+                    port.ask(Ask, Duration::from_secs(90)).await.unwrap();
+                }
+                assert!(lease.ack());
+            }));
+        });
+        let rig =
+            Rig::up(policy(), vec![puppet("asks", watched(), &trace, script).reads(&jobs).build()]).await;
+        jobs.port().try_send(Job::new(1)).unwrap();
+        pass(Duration::from_secs(601)).await;
+        assert_eq!((rig.node("asks").restarts, jobs.stats().acked), (0, 1));
+        rig.stop().await;
+    });
+}
+
+#[test]
 fn zero_switches_the_detection_off() {
     paused(async {
         let (trace, lane) = (Trace::default(), lane("hand"));

@@ -55,9 +55,7 @@ impl Consume<ReceiveExport> for Receiver {
                 let append = Append { producer: self.producer.clone(), deadline };
                 let metrics = self.metrics.clone();
                 ctx.spawn(wrap_future(async move {
-                    let wait = lease.wait();
                     let outcome = append.run(&lease, prepared).await;
-                    drop(wait);
                     chaos::point("receiver.after");
                     metrics.received(&lease, &outcome);
                     lease.reply.send(outcome);

@@ -97,6 +97,7 @@ impl<W: Worker> ChildRef<W> {
         M: Message + Send + 'static,
         M::Result: Send,
     {
+        let _wait = Probe::current().map(|asks| asks.wait());
         let ends = clock::now() + deadline;
         let turn = tokio::time::timeout_at(ends, self.inner.asks.acquire()).await;
         let _turn = match turn {

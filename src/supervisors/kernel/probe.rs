@@ -1,5 +1,6 @@
 //! What an incarnation tells its supervisor about itself, and how it hears that it should drain.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -13,6 +14,10 @@ use super::events::{ChildEvent, Events};
 use super::generation::Generation;
 use super::meter::Meter;
 use crate::domain::failure::FailureClass;
+
+thread_local! {
+    static CURRENT: RefCell<Option<Probe>> = const { RefCell::new(None) };
+}
 
 /// Why an incarnation is asked to finish up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,11 +191,13 @@ impl Probe {
         *self.inner.breaker.lock()
     }
 
-    /// Runs one poll of the incarnation and measures it.
+    /// Runs one poll of the incarnation and measures it. Meanwhile [`Probe::current`] is this one.
     pub(super) fn measured<T>(&self, poll: impl FnOnce() -> T) -> T {
+        let before = CURRENT.replace(Some(self.clone()));
         let from = self.inner.meter.now();
         self.inner.polling.store(nanos(from) + 1, Ordering::Release);
         let out = poll();
+        CURRENT.set(before);
         self.inner.polling.store(0, Ordering::Release);
         self.inner.meter.polled(from, self.inner.meter.now());
         out
@@ -199,6 +206,11 @@ impl Probe {
     /// Share of the last seconds that the node's worker spent in polls.
     pub(super) fn busy_ratio(&self) -> f64 {
         self.inner.meter.busy_ratio(self.in_poll_since())
+    }
+
+    /// The incarnation whose poll is running on this thread, for what its code calls.
+    pub(super) fn current() -> Option<Probe> {
+        CURRENT.with_borrow(Clone::clone)
     }
 
     /// True while the incarnation's code is running on its thread.
