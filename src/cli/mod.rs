@@ -15,6 +15,7 @@ use crate::tools::demo::{self, DemoArgs};
 use crate::tools::error::ToolError;
 use crate::tools::load::{self, LoadArgs as LoadGeneratorArgs};
 
+mod doctor;
 mod key;
 mod look;
 mod remote;
@@ -40,6 +41,8 @@ enum Command {
     Load(Box<LoadGeneratorArgs>),
     /// The supervision tree of a running Obtrace
     Tree(tree::TreeArgs),
+    /// Looks at this machine, the configuration and a running Obtrace, and says what to do
+    Doctor(Box<doctor::DoctorArgs>),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -88,6 +91,7 @@ impl Cli {
             Command::Demo(args) => tool(demo::run(args)),
             Command::Load(args) => tool(load::run(*args)),
             Command::Tree(args) => client(tree::run(args)),
+            Command::Doctor(args) => client(doctor::run(*args)),
             Command::Config(ConfigCommand::Check(args)) => check(&args),
             Command::Key(command) => key::run(&command),
             Command::Engine(args) => engine::run(args),

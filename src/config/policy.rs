@@ -218,7 +218,8 @@ config_struct! {
     pub struct QuarantinePolicy {
         /// Pause before it is tried again.
         cool_down: Duration = Duration::from_secs(300),
-        /// Successful messages after which it counts as well.
+        /// Good runs in a row after which it counts as well: each `backoff.reset_after` without a failure is one, and so is
+        /// an end in order. Until then one more failure puts it back at once.
         probes: u32 = 1,
     }
 }

@@ -187,7 +187,10 @@ fn to_kernel(node: NodePolicy, credits: usize) -> kernel::Policy {
         },
         replicas: node.replicas as usize,
         max_children: node.max_children as usize,
-        quarantine: kernel::QuarantinePolicy { cool_down: node.quarantine.cool_down },
+        quarantine: kernel::QuarantinePolicy {
+            cool_down: node.quarantine.cool_down,
+            probes: node.quarantine.probes,
+        },
         breaker: kernel::BreakerPolicy {
             open_after: node.breaker.open_after,
             probe_every: node.breaker.probe_every,

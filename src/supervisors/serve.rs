@@ -12,15 +12,16 @@ use super::kernel::spec::ChildSpec;
 pub fn subtree(parts: &Parts) -> ChildSpec {
     let policy = parts.policy("serve.query");
     let lane = Lane::new("serve.query", policy.lane);
-    let query = ChildSpec::replicated("query", policy, |name, policy| {
-        let parts = parts.clone();
+    let (queries, all) = (lane.port(), parts.clone());
+    let query = ChildSpec::replicated("query", policy, move |name, policy| {
+        let parts = all.clone();
         let make = move |_: &_| {
             QueryHandler::new(parts.telemetry.clone(), parts.live.clone(), parts.metrics.clone())
         };
         ChildSpec::worker(name, policy, make).reads(&lane).build()
     });
     let gateway = Gateway {
-        queries: lane.port(),
+        queries,
         keys: parts.keys.clone(),
         admin: AdminDeps {
             access: parts.admin.clone(),

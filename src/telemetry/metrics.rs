@@ -77,7 +77,7 @@ impl Metrics {
             child_state: counted(
                 &mut registry,
                 "child_state",
-                "0 stopped, 1 running, 2 degraded, 3 starting, 4 backing off, 5 quarantined, 6 draining",
+                "0 stopped, 1 running, 2 degraded, 3 starting, 4 backing off, 5 quarantined, 6 draining, 7 paused, 8 drained",
             ),
             restarts: counted(&mut registry, "child_restarts", "Restarts since the process started"),
             generation: counted(&mut registry, "child_generation", "Number of the incarnation"),
@@ -183,6 +183,8 @@ fn state_number(state: ChildState) -> i64 {
         ChildState::BackingOff => 4,
         ChildState::Quarantined => 5,
         ChildState::Draining => 6,
+        ChildState::Paused => 7,
+        ChildState::Drained => 8,
     }
 }
 

@@ -5,6 +5,11 @@ mod support;
 
 mod clients;
 mod crash;
+#[cfg(feature = "chaos")]
+mod faults;
 mod ingest;
+mod operate;
 #[cfg(feature = "chaos")]
 mod poison;
+#[cfg(feature = "chaos")]
+mod soak;

@@ -2,11 +2,14 @@
 
 mod actix_facts;
 mod groups;
+mod journal;
 mod kernel;
 mod lanes;
 mod lanes_model;
 mod liveness;
 mod measures;
+mod orders;
+mod policies;
 mod refs;
 mod starting;
 mod stop;

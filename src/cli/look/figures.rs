@@ -14,6 +14,12 @@ pub(crate) fn bytes_of(bytes: u64, capacity: u64) -> String {
     format!("{}/{}{name}", scaled(bytes, scale), scaled(capacity, scale))
 }
 
+/// `1.5GiB`.
+pub(crate) fn bytes(bytes: u64) -> String {
+    let (scale, name) = unit(bytes);
+    format!("{}{name}", scaled(bytes, scale))
+}
+
 /// At most one digit behind the point, and none where it says nothing.
 fn scaled(n: u64, scale: u64) -> String {
     let value = n as f64 / scale as f64;
@@ -59,6 +65,8 @@ mod tests {
         assert_eq!(bytes_of(0, 64 << 20), "0/64MiB");
         assert_eq!(bytes_of(1536 << 10, 8 << 20), "1.5/8MiB");
         assert_eq!(bytes_of(300, 900), "300/900B");
+        assert_eq!(bytes(3 << 29), "1.5GiB");
+        assert_eq!(bytes(u64::MAX), "16777216TiB");
     }
 
     #[test]

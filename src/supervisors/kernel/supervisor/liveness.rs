@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::Supervisor;
 use crate::supervisors::kernel::exit::ExitReason;
+use crate::supervisors::kernel::journal::EventKind;
 use crate::supervisors::kernel::liveness::{Look, Sight};
 use crate::supervisors::kernel::slot::{Leaving, Then};
 
@@ -15,7 +16,7 @@ impl Supervisor {
     pub(super) fn look_after(&mut self, child: usize, now: Instant) {
         let slot = &mut self.slots[child];
         let Some(run) = &mut slot.run else { return };
-        let (probe, policy) = (&run.probe, &slot.spec.policy);
+        let (probe, policy) = (&run.probe, slot.node.policy());
         let seen =
             Sight { progressed: probe.progressed(), has_work: probe.has_work(), waiting: probe.is_waiting() };
         let quiet = match run.liveness.look(&policy.liveness, seen, now - self.born) {
@@ -24,6 +25,10 @@ impl Supervisor {
         };
         let path = &slot.node.path;
         tracing::error!(child = path, without_progress = ?quiet, "stalled with work in hand, aborting it");
+        let for_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);
+        slot.node.note(EventKind::Stalled { for_ms });
+        // Noted before its leases are taken away.
+        run.probe.fell_with(|| slot.node.held_by(&run.probe));
         slot.node.generations.advance();
         slot.node.revoke_leases(true);
         run.abort.abort();
