@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::effect::Effect::{Process, RestartsNode};
+use super::effect::Effect::RestartsNode;
 use super::reader::Reader;
 use super::schema::{Validate, config_enum, config_struct};
 use super::units::ByteSize;
@@ -119,7 +119,7 @@ config_struct! {
         /// Thread within the pool: "spread" (the one with the fewest children) or "by_key" (the same name on the same thread).
         place: Place = Place::Spread => RestartsNode,
         /// How many of it run. Not inherited.
-        replicas: u32 = 1 => Process,
+        replicas: u32 = 1,
         /// Most children of a dynamic group. Above it new ones are refused. Not inherited.
         max_children: u32 = 1024,
         /// Pauses between restarts.
@@ -131,7 +131,7 @@ config_struct! {
         /// When it counts as stalled. Idle never does.
         liveness: LivenessPolicy = LivenessPolicy::default(),
         /// Its control mailbox.
-        control: ControlPolicy = ControlPolicy::default() => Process,
+        control: ControlPolicy = ControlPolicy::default() => RestartsNode,
         /// Its lane of data, which outlives its restarts.
         lane: LanePolicy = LanePolicy::default(),
         /// What happens to a quarantined child.

@@ -1,12 +1,16 @@
-//! The `serve` subtree (`query-gateway`): the query handlers, then the API listener in front of them.
+//! The `serve` subtree (`query-gateway`): the query handlers and the reloader, then the API listener in front of them.
+
+use std::sync::Arc;
 
 use crate::actors::serve::http::admin::AdminDeps;
 use crate::actors::serve::listener::{ApiListener, Gateway};
 use crate::actors::serve::query::QueryHandler;
+use crate::actors::serve::reloader::{Reloader, Tuning};
 
 use super::Parts;
 use super::kernel::lane::Lane;
 use super::kernel::spec::ChildSpec;
+use super::tuning::reload::RunningConfig;
 
 /// The subtree.
 pub fn subtree(parts: &Parts) -> ChildSpec {
@@ -20,6 +24,7 @@ pub fn subtree(parts: &Parts) -> ChildSpec {
         };
         ChildSpec::worker(name, policy, make).reads(&lane).build()
     });
+    let tuning: Arc<dyn Tuning> = Arc::new(RunningConfig::new(parts.clone()));
     let gateway = Gateway {
         queries,
         keys: parts.keys.clone(),
@@ -27,11 +32,17 @@ pub fn subtree(parts: &Parts) -> ChildSpec {
             access: parts.admin.clone(),
             view: parts.view.clone(),
             metrics: parts.metrics.clone(),
+            tuning: tuning.clone(),
+            reloads: parts.reloads.port(),
         },
         config: parts.live.clone(),
     };
+    let reloader =
+        ChildSpec::worker("reloader", parts.policy("serve.reloader"), move |_| Reloader::new(tuning.clone()))
+            .reads(&parts.reloads)
+            .build();
     let http =
         ChildSpec::worker("http", parts.policy("serve.http"), move |_| ApiListener::new(gateway.clone()))
             .build();
-    ChildSpec::supervisor("serve", parts.policy("serve"), vec![query, http])
+    ChildSpec::supervisor("serve", parts.policy("serve"), vec![query, reloader, http])
 }

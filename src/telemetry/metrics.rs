@@ -28,6 +28,8 @@ struct Inner {
     stored: Family<SignalOnly, Counter>,
     dead: Family<SignalOnly, Counter>,
     queries: Family<QueryLabels, Counter>,
+    reloads: Family<ReloadLabels, Counter>,
+    restart_pending: Gauge,
     child_state: Family<ChildLabels, Gauge>,
     restarts: Family<ChildLabels, Gauge>,
     generation: Family<ChildLabels, Gauge>,
@@ -53,6 +55,11 @@ struct QueryLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReloadLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ChildLabels {
     path: String,
 }
@@ -74,6 +81,12 @@ impl Metrics {
             stored: counted(&mut registry, "process_rows", "Rows stored"),
             dead: counted(&mut registry, "process_dead_letters", "Records put into the dead letters"),
             queries: counted(&mut registry, "serve_queries", "Queries by outcome"),
+            reloads: counted(&mut registry, "config_reloads", "Reloads of the configuration by result"),
+            restart_pending: counted(
+                &mut registry,
+                "config_restart_pending",
+                "Keys whose reloaded value waits for a restart of the process",
+            ),
             child_state: counted(
                 &mut registry,
                 "child_state",
@@ -120,6 +133,12 @@ impl Metrics {
     /// A query ended.
     pub fn queried(&self, outcome: &'static str) {
         self.inner.queries.get_or_create(&QueryLabels { outcome }).inc();
+    }
+
+    /// The configuration was read anew; so many keys now wait for a restart of the process.
+    pub fn reloaded(&self, result: &'static str, pending: usize) {
+        self.inner.reloads.get_or_create(&ReloadLabels { result }).inc();
+        self.inner.restart_pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
     }
 
     /// Everything as Prometheus text, with the tree as it is in `snapshot`.

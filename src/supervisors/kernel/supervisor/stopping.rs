@@ -16,16 +16,18 @@ use crate::supervisors::kernel::probe::Drain;
 use crate::supervisors::kernel::snapshot::ChildState;
 
 impl Supervisor {
-    /// Stops the children in reverse start order; members of a dynamic group all at once, for they have no order.
+    /// Stops the children in reverse start order; members of a dynamic group and replicas all at once, for they have no
+    /// order.
     pub(super) async fn stop_all(&mut self, drain: Drain) {
         let begun = clock::now();
-        if self.group.is_some() {
+        let together = self.group.is_some() || self.replicas.is_some();
+        if together {
             (0..self.slots.len()).for_each(|child| self.ask_to_stop(child, drain));
         }
         for child in (0..self.slots.len()).rev() {
-            match self.group {
-                Some(_) => self.see_off(child, begun).await,
-                None => self.stop(child, drain).await,
+            match together {
+                true => self.see_off(child, begun).await,
+                false => self.stop(child, drain).await,
             }
         }
     }
