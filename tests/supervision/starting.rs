@@ -82,8 +82,9 @@ fn replicas_start_side_by_side_and_what_has_an_order_does_not() {
     paused(async {
         let (trace, doors) = (Trace::default(), Doors::default());
         let four = Policy { replicas: 4, ..starting(3) };
-        let crew = ChildSpec::replicated("crew", four, |name, policy| {
-            puppet(&name, policy, &trace, doors.script()).build()
+        let (traced, script) = (trace.clone(), doors.script());
+        let crew = ChildSpec::replicated("crew", four, move |name, policy| {
+            puppet(&name, policy, &traced, script.clone()).build()
         });
         let after = puppet("after", starting(16), &trace, Script::default()).build();
         let rig = Rig::start(starting(16), vec![crew, after]);
