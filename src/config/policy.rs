@@ -78,18 +78,6 @@ config_enum! {
 }
 
 config_enum! {
-    /// What happens to a message that failed `max_attempts` times.
-    pub enum PoisonRule {
-        /// Its records are tried one by one; those that fail go to the dead letters.
-        Isolate = "isolate",
-        /// It is dropped and counted.
-        Drop = "drop",
-        /// The child fails for good.
-        Escalate = "escalate",
-    }
-}
-
-config_enum! {
     /// On which thread of its pool a child runs.
     pub enum Place {
         /// On the one with the fewest children.
@@ -206,10 +194,9 @@ config_struct! {
         bytes: ByteSize = ByteSize::mib(64),
         /// When it is full: the sender must "wait", or the newest message is refused ("shed_newest").
         overflow: Overflow = Overflow::Wait,
-        /// Deliveries of a message that ended in a crash before `poison` holds.
+        /// Deliveries of a message that ended in a crash before it is given up: its sender is told so, and sees to it that
+        /// what is wrong in it is found and the rest goes on.
         max_attempts: u32 = 3,
-        /// What happens then: "isolate", "drop" or "escalate".
-        poison: PoisonRule = PoisonRule::Isolate,
     }
 }
 

@@ -54,7 +54,7 @@ impl Consume<RunQuery> for QueryHandler {
             let run = execute(&*runner, &lease.scope, lease.request.clone(), now, lease.deadline, limits);
             let outcome = tokio::select! {
                 outcome = tokio::time::timeout(lease.deadline, run) => {
-                    outcome.unwrap_or_else(|_| Err(QueryError::Timeout))
+                    outcome.unwrap_or(Err(QueryError::Timeout))
                 }
                 () = lease.reply.abandoned() => {
                     metrics.queried("abandoned");
