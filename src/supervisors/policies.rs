@@ -45,8 +45,11 @@ pub const REPLICATED: [&str; 4] = ["store.writer", "process.otlp", "serve.query"
 pub const GROUP: &str = "stream_in.consumers";
 
 /// Nodes that read a lane; replicas share it.
-pub const LANES: [&str; 6] = [
+pub const LANES: [&str; 9] = [
     "store.writer",
+    "store.state",
+    "store.blobs",
+    "store.cache",
     "broker_out.producer",
     "process.otlp",
     "serve.query",

@@ -53,20 +53,20 @@ pub fn subtree(parts: &Parts) -> (ChildSpec, Stores) {
 fn state(parts: &Parts) -> (ChildSpec, Port<StateCall>) {
     let policy = parts.policy("store.state");
     let lane = Lane::new("store.state", policy.lane);
-    let (store, rules) = (parts.state.clone(), parts.config().store.state.clone());
+    let (store, state) = (parts.state.clone(), parts.config().store.state.clone());
     let breaker = policy.breaker;
     let make =
-        move |probe: &_| StateAdapter::new(store.clone(), rules.timeout, rules.check_every, breaker, probe);
+        move |probe: &_| StateAdapter::new(store.clone(), state.timeout, state.check_every, breaker, probe);
     (ChildSpec::worker("state", policy, make).reads(&lane).build(), lane.port())
 }
 
 fn blobs(parts: &Parts) -> (ChildSpec, Port<BlobCall>) {
     let policy = parts.policy("store.blobs");
     let lane = Lane::new("store.blobs", policy.lane);
-    let (store, rules) = (parts.blobs.clone(), parts.config().store.blobs.clone());
+    let (store, blobs) = (parts.blobs.clone(), parts.config().store.blobs.clone());
     let breaker = policy.breaker;
     let make =
-        move |probe: &_| BlobAdapter::new(store.clone(), rules.timeout, rules.check_every, breaker, probe);
+        move |probe: &_| BlobAdapter::new(store.clone(), blobs.timeout, blobs.check_every, breaker, probe);
     (ChildSpec::worker("blobs", policy, make).reads(&lane).build(), lane.port())
 }
 

@@ -172,7 +172,8 @@ impl QueryPort for Questions {
         let (turnstile, per_tenant) = (self.turnstile.clone(), self.config.now().serve.queries_per_tenant);
         Box::pin(async move {
             let ends = clock::now() + deadline;
-            let bound = match gate.limits(&scope.tenant).await.queries_in_flight {
+            let limits = gate.limits(&scope.tenant).await;
+            let bound = match limits.queries_in_flight {
                 0 => per_tenant,
                 bound => bound,
             };
