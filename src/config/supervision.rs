@@ -38,6 +38,8 @@ config_struct! {
         lame_duck: Duration = Duration::from_secs(5) => Live,
         /// The record of each crash.
         black_box: BlackBoxConfig = BlackBoxConfig::default() => Process,
+        /// How blocked threads are found and given up.
+        watchdog: WatchdogConfig = WatchdogConfig::default() => Process,
         /// Named pools of threads that actors run on.
         pools: Pools = Pools::default() => Process,
         /// Policy of every node, inherited downwards; the nearest table wins.
@@ -59,6 +61,21 @@ config_struct! {
 }
 
 config_struct! {
+    /// The watchdog: a thread of its own that looks at all threads that actors run on.
+    pub struct WatchdogConfig {
+        /// How often each thread shows that it still turns.
+        beat_every: Duration = Duration::from_millis(500),
+        /// A thread that shows nothing for this long, with work on it, is given up: its children start again on another.
+        /// A process or a machine that slept is not meant, that is noticed.
+        condemn_after: Duration = Duration::from_secs(10),
+        /// This many threads given up within `per`, and the root fails (exit code 70).
+        max_condemned: u32 = 3,
+        /// Length of the sliding window of `max_condemned`.
+        per: Duration = Duration::from_secs(3600),
+    }
+}
+
+config_struct! {
     /// The pools: shape is code, so their names are fixed.
     pub struct Pools {
         /// Listeners: they read requests and write answers.
@@ -69,8 +86,6 @@ config_struct! {
         process: PoolConfig = PoolConfig { threads: 0 },
         /// Partition consumers and the log.
         stream: PoolConfig = PoolConfig::default(),
-        /// Correlators and projectors.
-        incident: PoolConfig = PoolConfig::default(),
         /// Queries and the API.
         serve: PoolConfig = PoolConfig::default(),
         /// Adapters of the stores.
@@ -80,13 +95,12 @@ config_struct! {
 
 impl Pools {
     /// The pools with their names, in the order in which their threads start.
-    pub fn all(&self) -> [(&'static str, &PoolConfig); 7] {
+    pub fn all(&self) -> [(&'static str, &PoolConfig); 6] {
         [
             ("edge", &self.edge),
             ("ingest", &self.ingest),
             ("process", &self.process),
             ("stream", &self.stream),
-            ("incident", &self.incident),
             ("serve", &self.serve),
             ("store", &self.store),
         ]
@@ -160,6 +174,23 @@ impl Validate for BlackBoxConfig {
     fn validate(&self, at: &mut Reader) {
         if self.keep == 0 {
             at.refuse(&["keep"], "must be at least 1");
+        }
+    }
+}
+
+impl Validate for WatchdogConfig {
+    fn validate(&self, at: &mut Reader) {
+        if self.beat_every < Duration::from_millis(10) {
+            at.refuse(&["beat_every"], "must be at least 10ms");
+        }
+        if self.condemn_after < self.beat_every * 4 {
+            at.refuse(
+                &["condemn_after", "beat_every"],
+                "does not fit: condemn_after must be at least four times beat_every",
+            );
+        }
+        if self.max_condemned == 0 {
+            at.refuse(&["max_condemned"], "must be at least 1");
         }
     }
 }
@@ -398,6 +429,10 @@ mod tests {
             (
                 "[supervision.pools]\ningst = { threads = 1 }",
                 "f.toml:2: unknown key supervision.pools.ingst, did you mean ingest?",
+            ),
+            (
+                "[supervision.watchdog]\ncondemn_after = \"1s\"",
+                "f.toml:2: supervision.watchdog.condemn_after does not fit",
             ),
             ("[supervision]\nlame_duck = \"50s\"", "f.toml:2: supervision.lame_duck does not fit"),
             ("[supervision]\ntree = 5", "f.toml:2: supervision.tree: expected a table, found the number 5"),

@@ -5,11 +5,15 @@ mod support;
 
 mod clients;
 mod crash;
+mod examples;
 #[cfg(feature = "chaos")]
 mod faults;
 mod ingest;
 mod operate;
 #[cfg(feature = "chaos")]
 mod poison;
+mod reload;
+mod sessions;
 #[cfg(feature = "chaos")]
 mod soak;
+mod tenant;

@@ -3,3 +3,5 @@
 pub mod http;
 pub mod listener;
 pub mod query;
+pub mod reloader;
+pub mod turnstile;

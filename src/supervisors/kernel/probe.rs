@@ -1,8 +1,9 @@
 //! What an incarnation tells its supervisor about itself, and how it hears that it should drain.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,8 +12,15 @@ use tokio::sync::watch;
 use super::breaker::BreakerState;
 use super::events::{ChildEvent, Events};
 use super::generation::Generation;
+use super::journal::{EventKind, Scribe};
+use super::lane::Held;
 use super::meter::Meter;
+use super::snapshot::Node;
 use crate::domain::failure::FailureClass;
+
+thread_local! {
+    static CURRENT: RefCell<Option<Probe>> = const { RefCell::new(None) };
+}
 
 /// Why an incarnation is asked to finish up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +42,15 @@ struct Inner {
     launch: u64,
     generation: Generation,
     events: Events,
+    scribe: Option<Scribe>,
+    paused: watch::Receiver<bool>,
     ready: AtomicBool,
     over: AtomicBool,
     progress: AtomicU64,
     degraded: Mutex<Option<String>>,
     failure: Mutex<Option<(FailureClass, String)>>,
+    /// What fell with it, and how much progress it had made by then.
+    fell_with: Mutex<Option<(Held, u64)>>,
     drain: watch::Sender<Option<Drain>>,
     gauges: Mutex<BTreeMap<&'static str, f64>>,
     breaker: Mutex<Option<BreakerState>>,
@@ -58,18 +70,31 @@ pub struct Waiting {
     probe: Probe,
 }
 
-/// A piece of work in an incarnation's hands.
+/// A piece of work in an incarnation's hands, until it is dropped.
 #[derive(Debug)]
-pub(super) struct InHand {
+#[must_use = "the work ends when this is dropped"]
+pub struct InHand {
     probe: Probe,
 }
 
+/// Watches an incarnation without keeping its probe.
+#[derive(Debug)]
+pub(super) struct WeakProbe(Weak<Inner>);
+
 impl Probe {
-    pub(super) fn new(
+    /// A probe for the next incarnation of `node`, in slot `child` of its supervisor.
+    pub(super) fn new(child: usize, launch: u64, node: &Node, events: Events, meter: Arc<Meter>) -> Self {
+        let generation = node.generations.advance();
+        Self::build(child, launch, generation, events, Some(node.scribe.clone()), node.pause_watch(), meter)
+    }
+
+    fn build(
         child: usize,
         launch: u64,
         generation: Generation,
         events: Events,
+        scribe: Option<Scribe>,
+        paused: watch::Receiver<bool>,
         meter: Arc<Meter>,
     ) -> Self {
         Self {
@@ -78,11 +103,14 @@ impl Probe {
                 launch,
                 generation,
                 events,
+                scribe,
+                paused,
                 ready: AtomicBool::new(false),
                 over: AtomicBool::new(false),
                 progress: AtomicU64::new(0),
                 degraded: Mutex::new(None),
                 failure: Mutex::new(None),
+                fell_with: Mutex::new(None),
                 drain: watch::Sender::new(None),
                 gauges: Mutex::default(),
                 breaker: Mutex::new(None),
@@ -101,7 +129,8 @@ impl Probe {
 
     /// A probe that reports to nobody, for an incarnation that the caller fences himself.
     pub fn for_generation(generation: Generation) -> Self {
-        Self::new(0, 0, generation, Events::default(), Arc::default())
+        let paused = watch::Sender::new(false).subscribe();
+        Self::build(0, 0, generation, Events::default(), None, paused, Arc::default())
     }
 
     /// The incarnation this probe belongs to.
@@ -137,8 +166,9 @@ impl Probe {
         self.progress();
     }
 
-    /// Notes a piece of work until the returned guard is dropped.
-    pub(super) fn take_in_hand(&self) -> InHand {
+    /// Notes a piece of work until the returned guard is dropped. Leases and control messages are noted by the kernel;
+    /// this is for actors that fetch their work themselves.
+    pub fn take_in_hand(&self) -> InHand {
         self.inner.work.fetch_add(1, Ordering::AcqRel);
         InHand { probe: self.clone() }
     }
@@ -172,7 +202,10 @@ impl Probe {
 
     /// Reports how the dependency behind this adapter stands; a [`Gate`](super::breaker::Gate) does so by itself.
     pub fn breaker(&self, state: BreakerState) {
-        *self.inner.breaker.lock() = Some(state);
+        let before = self.inner.breaker.lock().replace(state);
+        if before.is_some_and(|before| before != state) {
+            self.note(EventKind::Breaker { state: state.as_str().to_owned() });
+        }
     }
 
     /// How the dependency stands, if the incarnation said so.
@@ -180,11 +213,13 @@ impl Probe {
         *self.inner.breaker.lock()
     }
 
-    /// Runs one poll of the incarnation and measures it.
+    /// Runs one poll of the incarnation and measures it. Meanwhile [`Probe::current`] is this one.
     pub(super) fn measured<T>(&self, poll: impl FnOnce() -> T) -> T {
+        let before = CURRENT.replace(Some(self.clone()));
         let from = self.inner.meter.now();
         self.inner.polling.store(nanos(from) + 1, Ordering::Release);
         let out = poll();
+        CURRENT.set(before);
         self.inner.polling.store(0, Ordering::Release);
         self.inner.meter.polled(from, self.inner.meter.now());
         out
@@ -193,6 +228,20 @@ impl Probe {
     /// Share of the last seconds that the node's worker spent in polls.
     pub(super) fn busy_ratio(&self) -> f64 {
         self.inner.meter.busy_ratio(self.in_poll_since())
+    }
+
+    /// The incarnation whose poll is running on this thread, for what its code calls.
+    pub(super) fn current() -> Option<Probe> {
+        CURRENT.with_borrow(Clone::clone)
+    }
+
+    /// True while the incarnation's code is running on its thread.
+    pub(super) fn is_in_poll(&self) -> bool {
+        self.in_poll_since().is_some()
+    }
+
+    pub(super) fn downgrade(&self) -> WeakProbe {
+        WeakProbe(Arc::downgrade(&self.inner))
     }
 
     fn in_poll_since(&self) -> Option<Duration> {
@@ -205,15 +254,47 @@ impl Probe {
         let cause = cause.into();
         let mut degraded = self.inner.degraded.lock();
         if degraded.as_ref() != Some(&cause) {
-            tracing::warn!(child = self.inner.child, cause, "degraded");
-            *degraded = Some(cause);
+            tracing::warn!(child = self.path(), cause, "degraded");
+            *degraded = Some(cause.clone());
+            drop(degraded);
+            self.note(EventKind::Degraded { cause });
         }
     }
 
     /// Reports that what was down is back.
     pub fn recovered(&self) {
         if self.inner.degraded.lock().take().is_some() {
-            tracing::info!(child = self.inner.child, "recovered");
+            tracing::info!(child = self.path(), "recovered");
+            self.note(EventKind::Recovered);
+        }
+    }
+
+    /// Path of the child in the tree.
+    pub fn path(&self) -> &str {
+        self.inner.scribe.as_ref().map_or("(no tree)", Scribe::path)
+    }
+
+    /// Writes into the journal what happened to this incarnation.
+    pub(super) fn note(&self, kind: EventKind) {
+        if let Some(scribe) = &self.inner.scribe {
+            scribe.note(self.inner.generation.number(), kind);
+        }
+    }
+
+    /// True while an operator wants no more work to be taken in. Lanes heed it by themselves; a loop that takes its work
+    /// from elsewhere looks here before each turn.
+    pub fn paused(&self) -> bool {
+        *self.inner.paused.borrow()
+    }
+
+    /// Resolves once [`Probe::paused`] is `paused`; at once where it is already.
+    pub fn paused_changed(&self, paused: bool) -> impl Future<Output = ()> + Send + 'static {
+        let mut watch = self.inner.paused.clone();
+        async move {
+            if watch.wait_for(|now| *now == paused).await.is_err() {
+                // The tree is gone: nobody pauses or resumes any more.
+                std::future::pending::<()>().await;
+            }
         }
     }
 
@@ -245,6 +326,30 @@ impl Probe {
         self.inner.over.load(Ordering::Acquire)
     }
 
+    /// True for a clone of this very probe.
+    pub(super) fn is_same(&self, other: &Probe) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Notes what the incarnation has in hand as it comes down. The first note counts, unless the incarnation went on to
+    /// work after it: then the fall was that of something else on its thread.
+    pub(super) fn fell_with(&self, held: impl FnOnce() -> Option<Held>) {
+        let progress = self.progressed();
+        let known = |noted: &Option<(Held, u64)>| noted.as_ref().is_some_and(|(_, at)| *at == progress);
+        if known(&self.inner.fell_with.lock()) {
+            return;
+        }
+        if let Some(held) = held() {
+            *self.inner.fell_with.lock() = Some((held, progress));
+        }
+    }
+
+    /// What fell with the incarnation.
+    pub(super) fn fallen(&self) -> Option<Held> {
+        let progress = self.progressed();
+        self.inner.fell_with.lock().clone().filter(|(_, at)| *at == progress).map(|(held, _)| held)
+    }
+
     pub(super) fn request_drain(&self, drain: Drain) {
         self.inner.drain.send_replace(Some(drain));
     }
@@ -261,6 +366,12 @@ impl Probe {
             // An error means the probe is gone, and with it the incarnation.
             drain.wait_for(Option::is_some).await.ok().and_then(|kind| *kind).unwrap_or(Drain::Shutdown)
         }
+    }
+}
+
+impl WeakProbe {
+    pub(super) fn upgrade(&self) -> Option<Probe> {
+        self.0.upgrade().map(|inner| Probe { inner })
     }
 }
 
@@ -283,6 +394,6 @@ fn nanos(time: Duration) -> u64 {
 
 impl std::fmt::Debug for Probe {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Probe(child {}, generation {})", self.inner.child, self.inner.generation.number())
+        write!(f, "Probe({}, generation {})", self.path(), self.inner.generation.number())
     }
 }

@@ -10,12 +10,14 @@ use tokio::task::JoinHandle;
 
 use super::events::Events;
 use super::exit::ExitReason;
+use super::journal::EventKind;
 use super::panics;
 use super::pools::Pools;
 use super::probe::{Drain, Probe};
 use super::snapshot::{ChildState, Node, NodeSnapshot, SNAPSHOT_VERSION, TreeSnapshot};
 use super::spec::ChildSpec;
 use super::supervisor::{Shared, Supervisor};
+use super::watchdog::{Pulse, Watchdog};
 
 /// What is waited at the very end: for aborted tasks to fall, for arbiter threads to end.
 const LAST_LOOK: Duration = Duration::from_secs(2);
@@ -73,6 +75,7 @@ pub struct Tree {
     task: JoinHandle<ExitReason>,
     end: Option<ExitReason>,
     pools: Pools,
+    watchdog: Option<Watchdog>,
 }
 
 /// How a stop went.
@@ -91,13 +94,30 @@ pub struct StopReport {
 /// A look at the tree from any thread. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TreeView {
-    node: Arc<Node>,
+    pub(super) node: Arc<Node>,
+    pools: Pools,
+    pulse: Option<Pulse>,
 }
 
 impl TreeView {
     /// The whole tree as of now.
     pub fn snapshot(&self) -> TreeSnapshot {
-        TreeSnapshot { version: SNAPSHOT_VERSION, root: self.node.snapshot() }
+        TreeSnapshot {
+            version: SNAPSHOT_VERSION,
+            root: self.node.snapshot(),
+            arbiters: self.pools.arbiters(),
+            condemned: self.pools.condemned_total(),
+        }
+    }
+
+    /// True while the watchdog ticks and the root's thread turns. A tree on pools that nobody watches counts as alive.
+    pub fn is_alive(&self) -> bool {
+        self.pulse.as_ref().is_none_or(Pulse::is_alive)
+    }
+
+    /// How late the root's thread is, where it is watched.
+    pub fn root_lag(&self) -> Option<Duration> {
+        self.pulse.as_ref().map(Pulse::root_lag)
     }
 
     /// True when every node does its work.
@@ -110,10 +130,11 @@ impl Tree {
     /// Starts the tree on this thread, which must run an actix `System`. Returns at once; see [`Tree::ready`].
     pub fn start(root: &ChildSpec, pools: Pools) -> Self {
         panics::install_hook();
-        let node = Node::new(root, None);
+        let node = Node::root(root);
         let events = Events::default();
         let probe = node.probe(0, 0, &events);
         node.launched(probe.clone());
+        node.note(EventKind::Launched);
         let ledger = Ledger::default();
         let shared = Shared { pools: pools.clone(), ledger: ledger.clone() };
         let supervisor = Supervisor::new(root, node.clone(), probe.clone(), shared);
@@ -121,12 +142,18 @@ impl Tree {
         let task = tokio::task::spawn_local(async move {
             let end = AssertUnwindSafe(supervisor.run()).catch_unwind().await;
             ended.close_lanes();
-            end.unwrap_or_else(|payload| ExitReason::Panicked {
+            let reason = end.unwrap_or_else(|payload| ExitReason::Panicked {
                 message: panics::message_of(&*payload),
                 location: panics::take_location(),
-            })
+            });
+            ended.ended(&reason);
+            ended.enter(ChildState::Stopped);
+            reason
         });
-        Self { root: TreeView { node }, probe, events, ledger, task, end: None, pools }
+        let watchdog = pools.watchdog().and_then(|policy| Watchdog::start(&pools, policy));
+        let pulse = watchdog.as_ref().map(Watchdog::pulse);
+        let root = TreeView { node, pools: pools.clone(), pulse };
+        Self { root, probe, events, ledger, task, end: None, pools, watchdog }
     }
 
     /// Waits until every child has reported ready (`Ok`), or the root has ended (`Err` with its reason).
@@ -163,6 +190,7 @@ impl Tree {
         if self.end.is_none() {
             self.ledger.clear();
             self.root.node.enter(ChildState::Draining);
+            self.root.node.note(EventKind::Draining);
             self.probe.request_drain(Drain::Shutdown);
         }
         let end = tokio::time::timeout(budget, self.failed()).await;
@@ -175,6 +203,7 @@ impl Tree {
             self.root.node.close_lanes();
         }
         self.root.node.enter(ChildState::Stopped);
+        drop(self.watchdog.take());
         let threads_left = self.pools.stop(LAST_LOOK).await;
         let forced = self.ledger.forced.lock().clone();
         StopReport { reason: end.unwrap_or(ExitReason::Killed), forced, over_budget, threads_left }

@@ -3,6 +3,7 @@
 //! In: a request that [`guard`] let in. Out: JSON or metrics text; problem documents for what cannot be done. A route
 //! added to [`ENDPOINTS`] is guarded without further ado: GET and HEAD look, every other method changes something.
 
+pub mod config;
 pub mod guard;
 pub mod tree;
 
@@ -14,7 +15,10 @@ use actix_web::{Resource, guard as on};
 use arc_swap::ArcSwap;
 
 use super::reply;
+use crate::actors::serve::reloader::Tuning;
 use crate::domain::admin::AdminAccess;
+use crate::messages::serve::ReloadConfig;
+use crate::supervisors::kernel::port::Port;
 use crate::supervisors::kernel::tree::TreeView;
 use crate::telemetry::metrics::Metrics;
 
@@ -30,6 +34,10 @@ pub struct AdminDeps {
     pub view: SharedView,
     /// The metrics of the process.
     pub metrics: Metrics,
+    /// The configuration, to be shown.
+    pub tuning: Arc<dyn Tuning>,
+    /// Where reloads are asked for.
+    pub reloads: Port<ReloadConfig>,
 }
 
 /// A path below `/admin` and how its handlers are mounted on it.
@@ -46,10 +54,22 @@ pub const SCOPE: &str = "/admin";
 pub const METRICS: &str = "/metrics";
 
 /// Everything below `/admin`.
-pub const ENDPOINTS: &[AdminEndpoint] = &[AdminEndpoint {
-    path: "/tree",
-    mount: |resource| resource.route(look().to(tree::show)).default_service(web::to(reply::only_get)),
-}];
+pub const ENDPOINTS: &[AdminEndpoint] = &[
+    AdminEndpoint {
+        path: "/tree",
+        mount: |resource| resource.route(look().to(tree::show)).default_service(web::to(reply::only_get)),
+    },
+    AdminEndpoint {
+        path: "/config",
+        mount: |resource| resource.route(look().to(config::show)).default_service(web::to(reply::only_get)),
+    },
+    AdminEndpoint {
+        path: "/config/reload",
+        mount: |resource| {
+            resource.route(web::post().to(config::reload)).default_service(web::to(reply::only_post))
+        },
+    },
+];
 
 /// A route of GET and HEAD.
 fn look() -> actix_web::Route {
