@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::actors::process::trial;
 use crate::backends::telemetry::engine;
 use crate::boot;
 use crate::config::{Config, ConfigErrors, Flag, LoadArgs, Loaded};
@@ -46,6 +47,9 @@ enum Command {
     Key(key::KeyCommand),
     /// The embedded ClickHouse engine; started by `dev` and `serve`, seldom by hand
     Engine(engine::EngineArgs),
+    /// Tries a block that ended a worker; started by the workers, never by hand
+    #[command(hide = true)]
+    Trial,
 }
 
 #[derive(Debug, Subcommand)]
@@ -89,6 +93,7 @@ impl Cli {
             Command::Config(ConfigCommand::Check(args)) => check(&args),
             Command::Key(command) => key::run(&command),
             Command::Engine(args) => engine::run(args),
+            Command::Trial => trial::child::main(),
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod block;
 pub mod columns;
 pub mod envelope;
 pub mod failure;
+pub mod offence;
 pub mod query;
 pub mod refusal;
 pub mod scope;

@@ -58,7 +58,7 @@ pub fn tree(parts: &Parts) -> ChildSpec {
     let (store, store_port) = store::subtree(parts);
     let (broker_out, producer) = stream::broker_out(parts);
     let (process, process_port) = process::subtree(parts, store_port, producer.clone());
-    let stream_in = stream::stream_in(parts, process_port);
+    let stream_in = stream::stream_in(parts, &process_port);
     let serve = serve::subtree(parts);
     let ingest = ingest::subtree(parts, producer);
     ChildSpec::supervisor(

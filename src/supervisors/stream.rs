@@ -7,7 +7,7 @@ use crate::actors::stream::consumer::{ConsumerDeps, PartitionConsumer};
 use crate::actors::stream::producer::Producer;
 use crate::actors::stream::retention::Retention;
 use crate::domain::block::CutRule;
-use crate::domain::signal::Signal;
+use crate::domain::signal::{RETRY_TOPICS, Signal};
 use crate::messages::process::ProcessBlock;
 use crate::messages::stream::AppendRecord;
 
@@ -38,32 +38,56 @@ pub fn broker_out(parts: &Parts) -> (ChildSpec, Port<AppendRecord>) {
     (ChildSpec::supervisor("broker_out", parts.policy("broker_out"), children), port)
 }
 
-/// The reading end: one consumer per partition of each signal's topic, in a dynamic group.
-pub fn stream_in(parts: &Parts, process: Port<ProcessBlock>) -> ChildSpec {
+/// Most records of a rung in one block: each is stored by itself.
+const RUNG_RECORDS: u64 = 256;
+
+/// The reading end: one consumer per partition of each signal's topic and of each rung of the retry ladder, in a dynamic
+/// group.
+pub fn stream_in(parts: &Parts, process: &Port<ProcessBlock>) -> ChildSpec {
     let policy = parts.policy("stream_in.consumers");
     let group = Group::default();
+    let process_id = rand::random();
+    let want = |name: String, deps: ConsumerDeps| {
+        let consumer = ChildSpec::worker(name, policy.clone(), move |_| PartitionConsumer::new(deps.clone()));
+        group.want(consumer.build());
+    };
     for signal in Signal::ALL {
         for partition in 0..parts.log.partitions(signal.topic()).unwrap_or(0) {
-            let deps = consumer_deps(parts, process.clone(), signal, partition);
-            let name = format!("{signal}-{partition}");
-            let consumer =
-                ChildSpec::worker(name, policy.clone(), move |_| PartitionConsumer::new(deps.clone()));
-            group.want(consumer.build());
+            let deps = consumer_deps(parts, process, signal.topic(), partition, process_id);
+            want(format!("{signal}-{partition}"), deps);
         }
     }
-    let consumers = ChildSpec::group("consumers", policy, group);
+    // A rung that is left out is read all the same: it may hold what was put there before.
+    for (topic, wait) in RETRY_TOPICS.into_iter().zip(parts.config.process.retry.waits()) {
+        for signal in Signal::ALL {
+            let mut deps = consumer_deps(parts, process, topic, signal.number(), process_id);
+            deps.rung = Some(wait);
+            deps.cut.rows = deps.cut.rows.min(RUNG_RECORDS);
+            let rung = topic.trim_start_matches("obtrace.").replace('.', "-");
+            want(format!("{rung}-{signal}"), deps);
+        }
+    }
+    let consumers = ChildSpec::group("consumers", policy.clone(), group);
     ChildSpec::supervisor("stream_in", parts.policy("stream_in"), vec![consumers])
 }
 
-fn consumer_deps(parts: &Parts, process: Port<ProcessBlock>, signal: Signal, partition: u32) -> ConsumerDeps {
+fn consumer_deps(
+    parts: &Parts,
+    process: &Port<ProcessBlock>,
+    topic: &'static str,
+    partition: u32,
+    process_id: u64,
+) -> ConsumerDeps {
     let config = &parts.config.process;
     ConsumerDeps {
         log: Arc::clone(&parts.log),
-        process,
+        process: process.clone(),
         group: WORKER_GROUP,
-        topic: signal.topic(),
+        topic,
         partition,
         cut: CutRule { rows: u64::from(config.block_rows), bytes: config.block_bytes.as_u64() },
         linger: config.linger,
+        rung: None,
+        process_id,
     }
 }

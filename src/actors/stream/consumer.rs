@@ -1,8 +1,9 @@
 //! The partition consumer: reads one partition in blocks and sees each block settled before it commits.
 //!
 //! In: records of its partition. Out: [`ProcessBlock`] to the process stage; commits to the log. Order of one turn:
-//! read, cut, commit the intent, have the block stored, commit its end. What may fail: the log or the workers being
-//! away, which it waits out; a later consumer taking over, which ends it.
+//! read, cut, commit the intent, have the block stored, commit its end. What is found out about a block on the way is
+//! committed beside the intent before anything is stored by it. What may fail: the log or the workers being away, which it
+//! waits out; a later consumer taking over, which ends it. On a rung of the retry ladder it waits until records are due.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +11,9 @@ use std::time::Duration;
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{ActorContext, AsyncContext};
 
-use crate::backends::event_log::{Claim, Committed, EventLog, LogError, StoredRecord};
+use crate::backends::event_log::{Claim, Committed, EventLog, LogError, MAX_METADATA_BYTES, StoredRecord};
 use crate::clock;
-use crate::domain::block::{BlockId, CutRule, intent, planned_end};
+use crate::domain::block::{BlockId, CutRule, Plan};
 use crate::domain::failure::{Classified, FailureClass};
 use crate::messages::process::{BlockOutcome, ProcessBlock};
 use crate::supervisors::kernel::chaos;
@@ -20,6 +21,7 @@ use crate::supervisors::kernel::port::{Port, PortError};
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Seated, Worker};
 use crate::wire::envelope::record_count;
+use crate::wire::letter::due_ns;
 
 /// Most records read from the log at once.
 const READ_RECORDS: usize = 1024;
@@ -47,6 +49,10 @@ pub struct ConsumerDeps {
     pub cut: CutRule,
     /// How long a block that is not full waits for more.
     pub linger: Duration,
+    /// On a rung of the retry ladder: how long a record waits there at the most.
+    pub rung: Option<Duration>,
+    /// Number of this process, by which blocks that a former one left open are told.
+    pub process_id: u64,
 }
 
 /// The actor of one partition.
@@ -129,17 +135,23 @@ impl Turn {
 
     /// One block, from reading it to committing its end.
     async fn turn(&self, claim: Claim, position: Committed) -> Result<Committed, Stop> {
-        let records = match planned_end(&position.metadata, position.offset) {
-            Some(end) => self.read_planned(position.offset, end).await?,
+        let by = self.deps.process_id;
+        let planned = Plan::parse(&position.metadata, position.offset);
+        let records = match &planned {
+            Some(plan) => self.read_planned(position.offset, plan.end).await?,
             None => self.read_fresh(position.offset).await?,
         };
         let Some((first, last)) = records.first().zip(records.last()) else { return Ok(position) };
         let block = self.block(first.offset, last.offset + 1);
+        // A process that ended with this block open may have ended by it.
+        let suspect = planned.as_ref().is_some_and(|plan| plan.by != Some(by));
+        let verdict = planned.map(|plan| plan.verdict).unwrap_or_default();
+        let plan = Plan { verdict, ..Plan::new(block.end, by) };
         // The intent names the first record really there: retention may have removed some before it.
-        self.commit(claim, block.first, intent(block.end)).await?;
+        self.commit(claim, block.first, plan.to_metadata(MAX_METADATA_BYTES)).await?;
         chaos::point("consumer.after_intent");
         let end = block.end;
-        self.settle(block, records).await?;
+        self.settle(claim, block, records, plan, suspect).await?;
         chaos::point("consumer.before_commit");
         self.commit(claim, end, String::new()).await?;
         self.probe.progress();
@@ -163,6 +175,9 @@ impl Turn {
     /// Waits for a first record, then gathers until the block is full or has lingered.
     async fn read_fresh(&self, from: u64) -> Result<Vec<StoredRecord>, Stop> {
         self.wait_for(from, None).await?;
+        if let Some(most) = self.deps.rung {
+            return self.read_due(from, most).await;
+        }
         let until = clock::now() + self.deps.linger;
         let (mut records, mut rows, mut bytes) = (Vec::new(), 0_u64, 0_u64);
         let mut next = from;
@@ -180,6 +195,32 @@ impl Turn {
                 return Ok(records);
             }
         }
+    }
+
+    /// Waits until the head of a rung is due, then reads what is due by then. All of a rung waits equally long, so the head is
+    /// due first. The wait itself is by the monotonic clock and never longer than the rung: a jump of the wall clock delays
+    /// nothing beyond that.
+    async fn read_due(&self, from: u64, most: Duration) -> Result<Vec<StoredRecord>, Stop> {
+        let records = self.read(from).await?;
+        let Some(head) = records.first() else { return Ok(records) };
+        let due = due_ns(&head.record.headers);
+        let wait = Duration::from_nanos(due.saturating_sub(clock::unix_nanos())).min(most);
+        tokio::select! {
+            biased;
+            _ = self.probe.drained() => return Err(Stop::Drained),
+            () = tokio::time::sleep(wait) => {}
+        }
+        let (mut rows, mut bytes, mut full) = (0, 0, false);
+        let now = clock::unix_nanos().max(due);
+        let is_due = |record: &StoredRecord| {
+            let fits = !full;
+            rows += u64::from(record_count(&record.record.headers));
+            bytes += record.record.payload.len() as u64;
+            full = self.deps.cut.is_full(rows, bytes);
+            fits && due_ns(&record.record.headers) <= now
+        };
+        let mut is_due = is_due;
+        Ok(records.into_iter().take_while(|record| is_due(record)).collect())
     }
 
     /// Reads on from `from`; where retention has removed it, from the first record still there.
@@ -233,20 +274,50 @@ impl Turn {
         }
     }
 
-    /// Has the workers settle the block, however long they are away; only a drain request ends the waiting.
-    async fn settle(&self, block: BlockId, records: Vec<StoredRecord>) -> Result<(), Stop> {
+    /// Has the workers settle the block, however long they are away and whatever it does to them; only a drain request ends
+    /// the waiting.
+    async fn settle(
+        &self,
+        claim: Claim,
+        block: BlockId,
+        records: Vec<StoredRecord>,
+        mut plan: Plan,
+        mut suspect: bool,
+    ) -> Result<(), Stop> {
         let bytes = records.iter().map(|record| record.record.size()).sum();
         loop {
-            let make = |reply| ProcessBlock { block: block.clone(), records: records.clone(), bytes, reply };
+            let make = |reply| ProcessBlock {
+                block: block.clone(),
+                records: records.clone(),
+                bytes,
+                verdict: plan.verdict.clone(),
+                suspect,
+                reply,
+            };
             let asked = tokio::select! {
                 asked = self.deps.process.ask(make, SETTLE_DEADLINE) => asked,
                 () = self.drained_and_waited() => return Err(Stop::Drained),
             };
             let why = match asked {
                 Ok(BlockOutcome::Settled { .. }) => return Ok(()),
+                Ok(BlockOutcome::Found(verdict)) => {
+                    plan.verdict = verdict;
+                    self.commit(claim, block.first, plan.to_metadata(MAX_METADATA_BYTES)).await?;
+                    chaos::point("consumer.after_verdict");
+                    suspect = false;
+                    continue;
+                }
                 Ok(BlockOutcome::NotNow(why)) => why,
+                Ok(BlockOutcome::Crashed(why)) => {
+                    suspect = true;
+                    why
+                }
                 Err(PortError::Draining) => return Err(Stop::Drained),
-                Err(error) => error.to_string(),
+                Err(error) => {
+                    // Taken and not answered: it may be what its worker hangs on.
+                    suspect |= matches!(error, PortError::NoAnswer | PortError::Gone);
+                    error.to_string()
+                }
             };
             self.probe.degraded(format!("block {block} is not settled: {why}"));
             if self.pause().await {
