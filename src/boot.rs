@@ -14,8 +14,9 @@ use crate::backends::event_log::embedded::{
 };
 use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::clock;
-use crate::config::Config;
+use crate::config::live::LiveConfig;
 use crate::config::stream::Compression;
+use crate::config::{Config, Loaded};
 use crate::domain::auth::{Grant, KeyTable};
 use crate::domain::failure::FailureClass;
 use crate::domain::scope::Scope;
@@ -23,7 +24,7 @@ use crate::domain::signal::{DLQ_TOPIC, REPLAYS_TOPIC, RETRY_TOPICS, Signal};
 use crate::supervisors::kernel::exit::ExitReason;
 use crate::supervisors::kernel::pools::{PoolSizes, Pools};
 use crate::supervisors::kernel::tree::Tree;
-use crate::supervisors::{Parts, tree};
+use crate::supervisors::{IO_THREADS, Parts, store, tree};
 use crate::telemetry::metrics::Metrics;
 
 /// Drained and stopped in order.
@@ -36,26 +37,30 @@ pub const EXIT_UNCLEAN: u8 = 75;
 pub const EXIT_CONFIG: u8 = 78;
 
 /// Runs Obtrace until it is told to stop or its root fails.
-pub fn run(config: Config) -> ExitCode {
-    let Ok(io) =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("io").enable_all().build()
+pub fn run(loaded: Loaded) -> ExitCode {
+    let Ok(io) = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(IO_THREADS)
+        .thread_name("io")
+        .enable_all()
+        .build()
     else {
         return fail(EXIT_CONFIG, "the I/O runtime cannot be started: is the limit of threads reached?");
     };
     let system = actix::System::new();
-    let code = system.block_on(serve(Arc::new(config), io.handle().clone()));
+    let code = system.block_on(serve(LiveConfig::new(loaded), io.handle().clone()));
     // Connections that outlived their listener are not waited for.
     io.shutdown_timeout(Duration::from_secs(1));
     ExitCode::from(code)
 }
 
-async fn serve(config: Arc<Config>, io: tokio::runtime::Handle) -> u8 {
+async fn serve(live: LiveConfig, io: tokio::runtime::Handle) -> u8 {
+    let config = live.now();
     let (log, report) = match open_log(&config) {
         Ok(opened) => opened,
         Err(error) => return report_failure(EXIT_CONFIG, &error.to_string()),
     };
     tell_open(&report);
-    let parts = match parts(&config, &log, io) {
+    let parts = match parts(&live, &log, io) {
         Ok(parts) => parts,
         Err(error) => return report_failure(EXIT_CONFIG, &error),
     };
@@ -68,11 +73,11 @@ async fn serve(config: Arc<Config>, io: tokio::runtime::Handle) -> u8 {
             Ok(()) => announce(&config),
             Err(reason) => return ended_by_itself(running, &reason, &log),
         },
-        () = &mut stop => return stopped(running, &config, &log).await,
+        () = &mut stop => return stopped(running, &live, &log).await,
     }
     tokio::select! {
         reason = running.failed() => ended_by_itself(running, &reason, &log),
-        () = &mut stop => stopped(running, &config, &log).await,
+        () = &mut stop => stopped(running, &live, &log).await,
     }
 }
 
@@ -80,18 +85,18 @@ fn pool_sizes(config: &Config) -> PoolSizes {
     config.supervision.pools.all().map(|(name, pool)| (name.to_owned(), pool.threads as usize)).into()
 }
 
-fn parts(config: &Arc<Config>, log: &EmbeddedLog, io: tokio::runtime::Handle) -> Result<Parts, String> {
-    let telemetry_settings = telemetry_settings(config);
+fn parts(live: &LiveConfig, log: &EmbeddedLog, io: tokio::runtime::Handle) -> Result<Parts, String> {
+    let config = live.now();
+    let telemetry_settings = store::telemetry_settings(&config);
     // Checks the address too; the client that is kept gets it once the schema is up to date.
     TelemetryClient::new(telemetry_settings.clone()).map_err(|error| error.to_string())?;
-    let closed = TelemetrySettings { url: None, ..telemetry_settings.clone() };
+    let closed = TelemetrySettings { url: None, ..telemetry_settings };
     let telemetry = TelemetryClient::new(closed).map_err(|error| error.to_string())?;
     Ok(Parts {
-        config: config.clone(),
+        live: live.clone(),
         log: Arc::new(log.clone()),
         telemetry: Arc::new(telemetry),
-        telemetry_settings,
-        keys: Arc::new(ArcSwap::from_pointee(key_table(config)?)),
+        keys: Arc::new(ArcSwap::from_pointee(key_table(&config)?)),
         metrics: Metrics::new(),
         io,
         view: Arc::new(ArcSwap::from_pointee(None)),
@@ -134,18 +139,6 @@ fn open_log(config: &Config) -> Result<(EmbeddedLog, OpenReport), LogError> {
 fn tell_open(report: &OpenReport) {
     if report.torn_bytes > 0 || report.corrupt > 0 {
         tracing::warn!(?report, "the event log was cut at a torn tail; nothing of it had been acknowledged");
-    }
-}
-
-fn telemetry_settings(config: &Config) -> TelemetrySettings {
-    let telemetry = &config.telemetry;
-    TelemetrySettings {
-        url: telemetry.url.as_ref().map(|url| url.as_str().to_owned()),
-        user: telemetry.user.clone(),
-        password: telemetry.password.expose().to_owned(),
-        database: telemetry.database.clone(),
-        max_connections: telemetry.max_connections as usize,
-        connect_timeout: telemetry.connect_timeout,
     }
 }
 
@@ -199,9 +192,9 @@ async fn stop_signal() {
     }
 }
 
-async fn stopped(running: Tree, config: &Config, log: &EmbeddedLog) -> u8 {
+async fn stopped(running: Tree, live: &LiveConfig, log: &EmbeddedLog) -> u8 {
     tracing::info!("stopping");
-    let report = running.stop(config.supervision.shutdown_budget).await;
+    let report = running.stop(live.now().supervision.shutdown_budget).await;
     let closed = log.close(Duration::from_secs(5));
     if let Err(error) = &closed {
         tracing::error!(%error, "the event log did not close in order");

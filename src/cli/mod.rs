@@ -9,8 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::actors::process::trial;
 use crate::backends::telemetry::engine;
 use crate::boot;
-use crate::config::{Config, ConfigErrors, Flag, LoadArgs, Loaded};
-use crate::supervisors::policies;
+use crate::config::{Flag, LoadArgs, Loaded};
+use crate::supervisors::tuning;
 use crate::telemetry::logging;
 use crate::tools::demo::{self, DemoArgs};
 use crate::tools::error::ToolError;
@@ -99,9 +99,11 @@ impl Cli {
 }
 
 fn serve(args: &ServeArgs, profile: Option<&str>) -> ExitCode {
-    logging::install();
     match load_config(args, profile) {
-        Ok(loaded) => boot::run(loaded.config),
+        Ok(loaded) => {
+            logging::install(&loaded.config.log, loaded.config.log_format);
+            boot::run(loaded)
+        }
         Err(text) => {
             eprintln!("{text}");
             ExitCode::from(boot::EXIT_CONFIG)
@@ -125,9 +127,7 @@ fn check(args: &ServeArgs) -> ExitCode {
 }
 
 fn load_config(args: &ServeArgs, profile: Option<&str>) -> Result<Loaded, String> {
-    let loaded = Config::load(&load_args(args, profile)?).map_err(|errors| errors.to_string())?;
-    let misplaced = policies::check(&loaded.config);
-    if misplaced.is_empty() { Ok(loaded) } else { Err(ConfigErrors(misplaced).to_string()) }
+    tuning::load(&load_args(args, profile)?).map_err(|errors| errors.to_string())
 }
 
 fn load_args(args: &ServeArgs, profile: Option<&str>) -> Result<LoadArgs, String> {

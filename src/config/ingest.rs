@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::effect::Effect::{Live, Restarts};
 use super::reader::{Leaf, Reader};
 use super::schema::{Validate, config_struct, leaf_setting};
 use super::units::ByteSize;
@@ -12,34 +13,34 @@ config_struct! {
     /// The edge: listeners, limits and defaults of what is taken in.
     pub struct IngestConfig {
         /// Address of OTLP over gRPC. Port 0 takes a free one.
-        otlp_grpc: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 4317)),
+        otlp_grpc: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 4317)) => Restarts(&["ingest.grpc"]),
         /// Address of OTLP over HTTP (POST /v1/traces, /v1/logs, /v1/metrics). Port 0 takes a free one.
-        otlp_http: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 4318)),
+        otlp_http: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 4318)) => Restarts(&["ingest.http"]),
         /// Largest HTTP body as sent, compressed or not. A larger one is refused with 413, which clients do not retry.
-        max_body: ByteSize = ByteSize::mib(20),
+        max_body: ByteSize = ByteSize::mib(20) => Live,
         /// Largest body after decompression, HTTP and gRPC. Bounds what a compression bomb can cost.
-        max_decompressed: ByteSize = ByteSize::mib(64),
+        max_decompressed: ByteSize = ByteSize::mib(64) => Live,
         /// Largest gRPC message. A larger one is refused with RESOURCE_EXHAUSTED, which clients do not retry.
-        grpc_max_message: ByteSize = ByteSize::mib(16),
+        grpc_max_message: ByteSize = ByteSize::mib(16) => Live,
         /// Bytes of all requests being worked on at once. Above it clients are told to come back (429, UNAVAILABLE).
-        max_in_flight: ByteSize = ByteSize::mib(128),
+        max_in_flight: ByteSize = ByteSize::mib(128) => Live,
         /// Longest wait for the log to have a request on disk. Then the client is told to retry.
-        ack_timeout: Duration = Duration::from_secs(10),
+        ack_timeout: Duration = Duration::from_secs(10) => Live,
         /// Encoding of payloads in the log: "json" (OTLP/JSON, readable by any tool) or "otlp" (protobuf as sent, the
         /// fast path). Readers take it from each record, so it may change at any time.
-        wire_format: WireFormat = WireFormat::Json,
+        wire_format: WireFormat = WireFormat::Json => Live,
         /// Web origins that may send from a browser, such as "https://shop.example". "http://localhost:*" allows every
         /// port of a host, "*" every origin there is.
-        cors_origins: Vec<String> = Vec::new(),
+        cors_origins: Vec<String> = Vec::new() => Live,
         /// Days that records are kept where the API key names no other number.
-        retention_days: u16 = 30,
+        retention_days: u16 = 30 => Live,
         /// Records with a time further ahead of the clock than this are refused (partial success).
-        accept_future: Duration = Duration::from_secs(3600),
+        accept_future: Duration = Duration::from_secs(3600) => Live,
         /// Records older than this are refused (partial success): retention would soon delete them.
-        accept_past: Duration = Duration::from_secs(30 * 86_400),
+        accept_past: Duration = Duration::from_secs(30 * 86_400) => Live,
         /// A client on the same machine needs no key and lands in tenant "default". For development: behind a
         /// reverse proxy on the same machine, every client looks like one.
-        dev_loopback: bool = false,
+        dev_loopback: bool = false => Live,
     }
 }
 

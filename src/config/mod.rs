@@ -5,9 +5,11 @@
 // Documentation of a key is the manual's text too, where an address is an address and `[table]` is a table.
 #![allow(rustdoc::bare_urls, rustdoc::broken_intra_doc_links)]
 
+pub mod effect;
 pub mod error;
 pub mod ingest;
 pub mod layers;
+pub mod live;
 pub mod node;
 pub mod policy;
 pub mod process;
@@ -31,6 +33,7 @@ pub use layers::{Flag, LoadArgs};
 pub use provenance::Provenance;
 pub use reader::Explained;
 
+use effect::Effect::{Live, Process};
 use ingest::IngestConfig;
 use process::ProcessConfig;
 use reader::Reader;
@@ -55,23 +58,23 @@ config_struct! {
     /// Everything that can be configured.
     pub struct Config {
         /// Folder of all data: the log, the engine, crash records. One process at a time.
-        data_dir: PathBuf = PathBuf::from("data"),
+        data_dir: PathBuf = PathBuf::from("data") => Process,
         /// What Obtrace logs of itself, on stderr: "warn", "info", "debug", or by module: "info,obtrace::wire=debug".
-        log: String = "info".into(),
+        log: String = "info".into() => Live,
         /// Form of these lines: "text" or "json".
-        log_format: LogFormat = LogFormat::Text,
+        log_format: LogFormat = LogFormat::Text => Process,
         /// Ingest: where OTLP comes in, how much of it at a time, and how it is stamped.
         ingest: IngestConfig = IngestConfig::default(),
         /// Stream: the durable log between the edge and the consumers.
-        stream: StreamConfig = StreamConfig::default(),
+        stream: StreamConfig = StreamConfig::default() => Process,
         /// Process: how consumers cut the log into blocks for the store.
-        process: ProcessConfig = ProcessConfig::default(),
+        process: ProcessConfig = ProcessConfig::default() => Live,
         /// Telemetry: the ClickHouse that keeps spans, logs and metrics.
-        telemetry: TelemetryConfig = TelemetryConfig::default(),
+        telemetry: TelemetryConfig = TelemetryConfig::default() => Process,
         /// Serve: the REST API.
-        serve: ServeConfig = ServeConfig::default(),
+        serve: ServeConfig = ServeConfig::default() => Live,
         /// Tenant: API keys.
-        tenant: TenantConfig = TenantConfig::default(),
+        tenant: TenantConfig = TenantConfig::default() => Live,
         /// Supervision: how actors are restarted, started and stopped.
         supervision: SupervisionConfig = SupervisionConfig::default(),
     }
@@ -89,7 +92,27 @@ impl Validate for Config {
                 at.refuse(&[key, other], &format!("does not fit: {key} and {other} are both {address}"));
             }
         }
+        if let Err(why) = check_filter(&self.log) {
+            at.refuse(&["log"], &format!("is no filter of log lines: {why}"));
+        }
     }
+}
+
+/// Checks a filter of log lines. A bare word that is no level would be taken for a module's name and let all of its
+/// lines through, so it is refused as the slip that it is.
+fn check_filter(filter: &str) -> Result<(), String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    for part in filter.split(',').map(str::trim).filter(|part| !part.is_empty() && !part.contains(['=', '[']))
+    {
+        if !LEVELS.contains(&part.to_ascii_lowercase().as_str()) {
+            let meant = error::suggest(part, LEVELS).map_or_else(
+                || format!("there are {}, or by module: {part}=debug", LEVELS.join(", ")),
+                |meant| format!("did you mean {meant}?"),
+            );
+            return Err(format!("{part:?} is no level, {meant}"));
+        }
+    }
+    tracing_subscriber::EnvFilter::try_new(filter).map(drop).map_err(|error| error.to_string())
 }
 
 /// A configuration that has been checked, and where each of its values comes from.

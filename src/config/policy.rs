@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::effect::Effect::{Process, RestartsNode};
 use super::reader::Reader;
 use super::schema::{Validate, config_enum, config_struct};
 use super::units::ByteSize;
@@ -114,11 +115,11 @@ config_struct! {
         /// When the budget is spent: "escalate" to the parent or "quarantine" the child.
         on_limit: OnLimit = OnLimit::Escalate,
         /// Named pool of threads it runs on. Unset: that of the parent.
-        pool: Option<String> = None,
+        pool: Option<String> = None => RestartsNode,
         /// Thread within the pool: "spread" or "by_key".
-        place: Place = Place::Spread,
+        place: Place = Place::Spread => RestartsNode,
         /// How many of it run. Not inherited.
-        replicas: u32 = 1,
+        replicas: u32 = 1 => Process,
         /// Most children of a dynamic group. Above it new ones are refused. Not inherited.
         max_children: u32 = 1024,
         /// Pauses between restarts.
@@ -130,7 +131,7 @@ config_struct! {
         /// When it counts as stalled. Idle never does.
         liveness: LivenessPolicy = LivenessPolicy::default(),
         /// Its control mailbox.
-        control: ControlPolicy = ControlPolicy::default(),
+        control: ControlPolicy = ControlPolicy::default() => Process,
         /// Its lane of data, which outlives its restarts.
         lane: LanePolicy = LanePolicy::default(),
         /// What happens to a quarantined child.

@@ -13,6 +13,15 @@ pub struct Explained {
     pub value: String,
     /// Where it was set.
     pub source: Source,
+    /// Of a secret: what tells it from another one, within this process only.
+    secret: u64,
+}
+
+impl Explained {
+    /// True when both are the same value, wherever it was set.
+    pub fn same_value(&self, other: &Self) -> bool {
+        self.value == other.value && self.secret == other.secret
+    }
 }
 
 /// Walks the tree beside the typed sections; knows the path it stands at.
@@ -112,7 +121,13 @@ impl Reader {
 
     /// Remembers a value that somebody set at the current path.
     pub fn note_set(&mut self, value: String, source: &Source) {
-        self.values.insert(self.path.join("."), Explained { value, source: source.clone() });
+        self.values.insert(self.path.join("."), Explained { value, source: source.clone(), secret: 0 });
+    }
+
+    /// [`Self::note_set`] of a leaf, with what tells a secret from another one.
+    fn note_leaf<T: Leaf>(&mut self, value: &T, source: &Source) {
+        let found = Explained { value: value.render(), source: source.clone(), secret: value.fingerprint() };
+        self.values.insert(self.path.join("."), found);
     }
 
     /// Remembers a value that nobody set at the current path: a default, or inherited.
@@ -123,7 +138,7 @@ impl Reader {
             self.values.get(&format!("{from}.{key}")).map(|v| v.source.clone())
         });
         let source = inherited.unwrap_or(Source::Default);
-        self.values.insert(self.path.join("."), Explained { value, source });
+        self.values.insert(self.path.join("."), Explained { value, source, secret: 0 });
     }
 
     /// Refuses a combination of values of the current section, at the place that set the first of `keys` that was set,
@@ -191,6 +206,11 @@ pub trait Leaf: Sized {
 
     /// The value as TOML.
     fn render(&self) -> String;
+
+    /// Of a secret, which renders as a mask: a number that is another one for another secret, within this process.
+    fn fingerprint(&self) -> u64 {
+        0
+    }
 }
 
 /// Reads a leaf, or reports and keeps the default.
@@ -201,7 +221,7 @@ pub fn read_leaf<T: Leaf>(node: Option<&Node>, default: T, at: &mut Reader) -> T
     };
     match T::from_raw(&node.raw, node.source.is_text()) {
         Ok(value) => {
-            at.note_set(value.render(), &node.source);
+            at.note_leaf(&value, &node.source);
             value
         }
         Err(why) => {

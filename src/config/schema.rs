@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::effect::Effect;
 use super::node::{Node, Raw, Table};
 use super::reader::{Leaf, Reader, quoted, read_leaf};
 use super::reference::Reference;
@@ -11,7 +12,7 @@ use super::secret::Secret;
 use super::units::{ByteSize, format_duration, parse_duration};
 
 /// Anything that can stand at a key: a single value, a list, or a section with keys of its own.
-pub trait Setting: Sized {
+pub trait Setting: Clone {
     /// True for sections: the manual lists them behind the plain keys, under a header.
     const TABLE: bool = false;
 
@@ -20,6 +21,13 @@ pub trait Setting: Sized {
 
     /// Writes the key, its documentation and this value as default into the manual.
     fn describe(&self, key: &str, docs: &[&str], out: &mut Reference);
+
+    /// These values where they may replace `running` ones without a new process, else those; `effect` is what the
+    /// surrounding section says of its keys.
+    #[must_use]
+    fn pin(self, running: &Self, effect: Option<Effect>) -> Self {
+        if effect == Some(Effect::Process) { running.clone() } else { self }
+    }
 }
 
 /// Rules between the values of a section. Called once the section is read.
@@ -28,12 +36,13 @@ pub trait Validate {
     fn validate(&self, _at: &mut Reader) {}
 }
 
-/// Defines a section: struct, `Default`, reader with unknown-key check, and manual.
+/// Defines a section: struct, `Default`, reader with unknown-key check, manual, and how a change takes effect, which
+/// stands behind the default (`=> Live`); a key without it has that of its section.
 macro_rules! config_struct {
     (
         $(#[doc = $doc:literal])+
         pub struct $name:ident {
-            $( $(#[doc = $field_doc:literal])+ $field:ident : $ty:ty = $default:expr ),+ $(,)?
+            $( $(#[doc = $field_doc:literal])+ $field:ident : $ty:ty = $default:expr $(=> $effect:expr)? ),+ $(,)?
         }
     ) => {
         $(#[doc = $doc])+
@@ -72,12 +81,21 @@ macro_rules! config_struct {
             fn describe(&self, key: &str, docs: &[&str], out: &mut $crate::config::reference::Reference) {
                 out.table(key, docs, |out| {
                     $( if !<$ty as $crate::config::schema::Setting>::TABLE {
-                        self.$field.describe(stringify!($field), &[$($field_doc),+], out);
+                        out.effective(&[$($effect)?], |out| {
+                            self.$field.describe(stringify!($field), &[$($field_doc),+], out);
+                        });
                     } )+
                     $( if <$ty as $crate::config::schema::Setting>::TABLE {
-                        self.$field.describe(stringify!($field), &[$($field_doc),+], out);
+                        out.effective(&[$($effect)?], |out| {
+                            self.$field.describe(stringify!($field), &[$($field_doc),+], out);
+                        });
                     } )+
                 });
+            }
+
+            fn pin(self, running: &Self, effect: Option<$crate::config::effect::Effect>) -> Self {
+                let of = |own: &[$crate::config::effect::Effect]| own.first().copied().or(effect);
+                Self { $( $field: self.$field.pin(&running.$field, of(&[$($effect)?])), )+ }
             }
         }
     };
@@ -150,7 +168,7 @@ pub fn read_key<T: Setting>(table: Option<&Table>, key: &str, default: T, at: &m
     at.within(key, |at| T::read(table.and_then(|table| table.get(key)), default, at))
 }
 
-impl<T: Leaf> Setting for Option<T> {
+impl<T: Leaf + Clone> Setting for Option<T> {
     fn read(node: Option<&Node>, default: Self, at: &mut Reader) -> Self {
         // Empty text unsets: the only way an environment variable can take a file's value back.
         match (node, default) {
@@ -184,7 +202,7 @@ impl<T: Leaf> Setting for Option<T> {
     }
 }
 
-impl<T: Leaf> Setting for Vec<T> {
+impl<T: Leaf + Clone> Setting for Vec<T> {
     fn read(node: Option<&Node>, default: Self, at: &mut Reader) -> Self {
         let Some(node) = node else {
             at.note_unset(render_list(&default));
@@ -329,6 +347,10 @@ impl Leaf for Secret {
 
     fn render(&self) -> String {
         toml_text(&self.to_string())
+    }
+
+    fn fingerprint(&self) -> u64 {
+        Self::fingerprint(self)
     }
 }
 

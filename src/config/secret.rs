@@ -1,6 +1,8 @@
 //! A string that never prints: a password comes in from config and goes out only through [`Secret::expose`].
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
 
 /// A password or key. `Debug` and `Display` show whether it is set, never what it is.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -20,6 +22,12 @@ impl Secret {
     /// True when no secret was configured.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// A number that is another one for another secret. Keyed anew in each process, so that it tells nothing of the text.
+    pub fn fingerprint(&self) -> u64 {
+        static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        KEY.hash_one(&self.0)
     }
 
     fn mask(&self) -> &'static str {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::effect::Effect::Restarts;
 use super::reader::Reader;
 use super::schema::{Validate, config_struct};
 use super::units::ByteSize;
@@ -11,7 +12,7 @@ config_struct! {
     /// The query gateway.
     pub struct ServeConfig {
         /// Address of the API, its manual (/api/docs), the health pages and Obtrace's own metrics. Port 0 takes a free one.
-        http: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080)),
+        http: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080)) => Restarts(&["serve.http"]),
         /// Longest time of a request. Then it is answered with 504 and the query is dropped.
         deadline: Duration = Duration::from_secs(30),
         /// Requests answered at once. Others wait, then are told to come back (429).

@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::effect::Effect::{Live, Process};
 use super::error::{ConfigError, suggest};
 use super::node::{Node, Raw, Source, Table};
 use super::policy::{DEFAULTS, NodePolicy};
@@ -30,20 +31,20 @@ config_struct! {
     /// The supervision tree's policy.
     pub struct SupervisionConfig {
         /// When the root's budget of restarts is spent: "exit" (code 70, after a drain) or "halt" (stay up, not ready).
-        on_root_limit: OnRootLimit = OnRootLimit::Exit,
+        on_root_limit: OnRootLimit = OnRootLimit::Exit => Live,
         /// Longest time from the signal to the end of the process. What has not ended by then is aborted and named.
-        shutdown_budget: Duration = Duration::from_secs(45),
+        shutdown_budget: Duration = Duration::from_secs(45) => Live,
         /// How long /readyz fails before the listeners close, so that a balancer can turn away.
-        lame_duck: Duration = Duration::from_secs(5),
+        lame_duck: Duration = Duration::from_secs(5) => Live,
         /// The record of each crash.
-        black_box: BlackBoxConfig = BlackBoxConfig::default(),
+        black_box: BlackBoxConfig = BlackBoxConfig::default() => Process,
         /// Named pools of threads that actors run on.
-        pools: Pools = Pools::default(),
+        pools: Pools = Pools::default() => Process,
         /// Policy of every node, inherited downwards; the nearest table wins.
-        defaults: DefaultPolicy = DefaultPolicy::default(),
+        defaults: DefaultPolicy = DefaultPolicy::default() => Live,
         /// One table a node, named by its path in the tree (`obtrace tree` lists them), with any key of
         /// supervision.defaults. [supervision.tree] is the root.
-        tree: PolicyTree = PolicyTree::default(),
+        tree: PolicyTree = PolicyTree::default() => Live,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::effect::Effect::{Live, Restarts};
 use super::reader::{Leaf, Reader};
 use super::schema::{Validate, config_struct, leaf_setting};
 use super::secret::Secret;
@@ -12,21 +13,21 @@ config_struct! {
     /// The telemetry store.
     pub struct TelemetryConfig {
         /// A ClickHouse server's HTTP interface. When it is set no engine is started; nothing else changes.
-        url: Option<HttpUrl> = None,
+        url: Option<HttpUrl> = None => Restarts(&["store.engine"]),
         /// Database of the tables. Made if it is missing.
         database: String = "obtrace".into(),
         /// User at the server. The embedded engine has its own.
-        user: String = "default".into(),
+        user: String = "default".into() => Restarts(&["store.engine"]),
         /// Password at the server. Better given as OBTRACE__TELEMETRY__PASSWORD than in a file.
-        password: Secret = Secret::default(),
+        password: Secret = Secret::default() => Restarts(&["store.engine"]),
         /// Connections to the store at once.
         max_connections: u32 = 8,
         /// Longest wait for a connection.
         connect_timeout: Duration = Duration::from_secs(5),
         /// Longest wait for an insert. It is then retried as the same block, which the store keeps once.
-        insert_timeout: Duration = Duration::from_secs(60),
+        insert_timeout: Duration = Duration::from_secs(60) => Live,
         /// The embedded engine: a child process that loads ClickHouse as a library.
-        engine: EngineConfig = EngineConfig::default(),
+        engine: EngineConfig = EngineConfig::default() => Restarts(&["store.engine"]),
     }
 }
 
@@ -42,7 +43,7 @@ config_struct! {
         /// Longest wait for the engine to answer after its start.
         start_timeout: Duration = Duration::from_secs(30),
         /// Time it gets to end by itself.
-        stop_timeout: Duration = Duration::from_secs(10),
+        stop_timeout: Duration = Duration::from_secs(10) => Live,
     }
 }
 

@@ -192,11 +192,12 @@ impl Setting for Vec<KeyConfig> {
         items.iter().enumerate().filter_map(read).collect()
     }
 
-    fn describe(&self, _key: &str, docs: &[&str], out: &mut Reference) {
+    fn describe(&self, key: &str, docs: &[&str], out: &mut Reference) {
         let mut keys = Reference::default();
         KeyConfig::default().describe("", &[], &mut keys);
         let lines =
             keys.lines().map(|line| line.strip_prefix("# ").map_or_else(|| line.to_owned(), example_line));
+        out.list_of(key, &keys);
         out.example(docs, &format!("[[tenant.keys]]\n{}", lines.collect::<Vec<_>>().join("\n")));
     }
 }

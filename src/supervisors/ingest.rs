@@ -1,15 +1,11 @@
 //! The `ingest` subtree (`ingest-edge`): receivers, then the listeners that feed them.
 
-use std::sync::Arc;
-
-use crate::actors::ingest::accept::AcceptRules;
 use crate::actors::ingest::door::Door;
 use crate::actors::ingest::grpc::GrpcListener;
 use crate::actors::ingest::http::{HttpListener, HttpOptions};
 use crate::actors::ingest::receiver::Receiver;
 use crate::domain::signal::Signal;
 use crate::messages::stream::AppendRecord;
-use crate::wire::limits::OtlpLimits;
 
 use super::Parts;
 use super::kernel::lane::Lane;
@@ -23,51 +19,31 @@ const HTTP_WORKERS: usize = 1;
 pub fn subtree(parts: &Parts, producer: Port<AppendRecord>) -> ChildSpec {
     let policy = parts.policy("ingest.receiver");
     let lane = Lane::new("ingest.receiver", policy.lane);
-    let rules = Arc::new(accept_rules(parts));
+    let partitions = parts.log.partitions(Signal::Traces.topic()).unwrap_or(1);
     let receiver = ChildSpec::replicated("receiver", policy, |name, policy| {
-        let (rules, producer, metrics) = (rules.clone(), producer.clone(), parts.metrics.clone());
-        let deadline = parts.config.ingest.ack_timeout;
-        ChildSpec::worker(name, policy, move |_| {
-            Receiver::new(rules.clone(), producer.clone(), deadline, metrics.clone())
-        })
-        .reads(&lane)
-        .build()
+        let (parts, producer) = (parts.clone(), producer.clone());
+        let make = move |_: &_| {
+            Receiver::new(parts.live.clone(), partitions, producer.clone(), parts.metrics.clone())
+        };
+        ChildSpec::worker(name, policy, make).reads(&lane).build()
     });
-    let ingest = &parts.config.ingest;
-    let door = Door {
-        keys: parts.keys.clone(),
-        receivers: lane.port(),
-        max_body: ingest.max_body.as_usize(),
-        max_message: ingest.grpc_max_message.as_usize(),
-        // The receiver gives up first and says why; this only bounds a receiver that is gone.
-        deadline: ingest.ack_timeout * 2,
-    };
+    let door = Door { keys: parts.keys.clone(), receivers: lane.port(), config: parts.live.clone() };
     let children = vec![receiver, grpc(parts, door.clone()), http(parts, door)];
     ChildSpec::supervisor("ingest", parts.policy("ingest"), children)
 }
 
 fn grpc(parts: &Parts, door: Door) -> ChildSpec {
-    let (address, io) = (parts.config.ingest.otlp_grpc, parts.io.clone());
-    let make = move |_: &_| GrpcListener::new(address, door.clone(), io.clone());
-    ChildSpec::worker("grpc", parts.policy("ingest.grpc"), make).build()
+    let (policy, parts) = (parts.policy("ingest.grpc"), parts.clone());
+    let make =
+        move |_: &_| GrpcListener::new(parts.config().ingest.otlp_grpc, door.clone(), parts.io.clone());
+    ChildSpec::worker("grpc", policy, make).build()
 }
 
 fn http(parts: &Parts, door: Door) -> ChildSpec {
-    let ingest = &parts.config.ingest;
-    let options =
-        HttpOptions { address: ingest.otlp_http, workers: HTTP_WORKERS, rules: Arc::new(ingest.clone()) };
-    let make = move |_: &_| HttpListener::new(options.clone(), door.clone());
-    ChildSpec::worker("http", parts.policy("ingest.http"), make).build()
-}
-
-fn accept_rules(parts: &Parts) -> AcceptRules {
-    let ingest = &parts.config.ingest;
-    AcceptRules {
-        format: ingest.wire_format,
-        max_decompressed: ingest.max_decompressed.as_usize(),
-        limits: OtlpLimits::default(),
-        accept_past: ingest.accept_past,
-        accept_future: ingest.accept_future,
-        partitions: parts.log.partitions(Signal::Traces.topic()).unwrap_or(1),
-    }
+    let (policy, parts) = (parts.policy("ingest.http"), parts.clone());
+    let make = move |_: &_| {
+        let options = HttpOptions { address: parts.config().ingest.otlp_http, workers: HTTP_WORKERS };
+        HttpListener::new(options, door.clone())
+    };
+    ChildSpec::worker("http", policy, make).build()
 }

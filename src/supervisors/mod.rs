@@ -9,8 +9,9 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
 use crate::backends::event_log::EventLog;
-use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
+use crate::backends::telemetry::client::TelemetryClient;
 use crate::config::Config;
+use crate::config::live::LiveConfig;
 use crate::domain::auth::KeyTable;
 use crate::telemetry::metrics::Metrics;
 use kernel::policy::Policy;
@@ -24,18 +25,20 @@ pub mod process;
 pub mod serve;
 pub mod store;
 pub mod stream;
+pub mod tuning;
+
+/// Threads of the runtime of the I/O clients.
+pub const IO_THREADS: usize = 2;
 
 /// What the tree is wired from: the configuration and the clients that live as long as the process.
 #[derive(Clone)]
 pub struct Parts {
-    /// The configuration.
-    pub config: Arc<Config>,
+    /// The configuration, which a reload replaces: children read it when they are launched, or as they work.
+    pub live: LiveConfig,
     /// The event log.
     pub log: Arc<dyn EventLog>,
     /// The telemetry store; it has no address until its schema is up to date.
     pub telemetry: Arc<TelemetryClient>,
-    /// How to reach the store where `telemetry.url` names one.
-    pub telemetry_settings: TelemetrySettings,
     /// All API keys.
     pub keys: Arc<ArcSwap<KeyTable>>,
     /// The metrics of the process.
@@ -49,7 +52,12 @@ pub struct Parts {
 impl Parts {
     /// The policy of the node at `path`: what config sets, over what the code holds right for it.
     pub fn policy(&self, path: &str) -> Policy {
-        policies::resolve(&self.config, path)
+        policies::resolve(&self.config(), path)
+    }
+
+    /// The configuration as of now.
+    pub fn config(&self) -> Arc<Config> {
+        self.live.now()
     }
 }
 

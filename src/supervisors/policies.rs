@@ -30,9 +30,24 @@ pub const PATHS: [&str; 18] = [
     "ingest.http",
 ];
 
+/// Nodes of which several run side by side, under a supervisor of their name.
+pub const REPLICATED: [&str; 4] = ["store.writer", "process.otlp", "serve.query", "ingest.receiver"];
+
+/// The dynamic group of consumers.
+pub const GROUP: &str = "stream_in.consumers";
+
+/// Nodes that read a lane; replicas share it.
+pub const LANES: [&str; 5] =
+    ["store.writer", "broker_out.producer", "process.otlp", "serve.query", "ingest.receiver"];
+
 /// The policy of the node at `path`.
 pub(super) fn resolve(config: &Config, path: &str) -> kernel::Policy {
-    to_kernel(config.supervision.node_over(path, built_in(config, path)), credits(config, path))
+    to_kernel(node(config, path), credits(config, path))
+}
+
+/// The policy of the node at `path` in the words of the configuration.
+pub fn node(config: &Config, path: &str) -> NodePolicy {
+    config.supervision.node_over(path, built_in(config, path))
 }
 
 /// Checks the tables of `[supervision.tree]` against the tree's real shape.

@@ -22,13 +22,12 @@ pub fn subtree(
     let policy = parts.policy("process.otlp");
     let lane = Lane::new("process.otlp", policy.lane);
     let port = lane.port();
-    let config = &parts.config.process;
     let outlets = Outlets {
         store,
         producer,
         metrics: parts.metrics.clone(),
-        trial: Trial { patience: config.trial_patience },
-        ladder: Ladder { waits: config.retry.waits() },
+        trial: Trial { config: parts.live.clone() },
+        ladder: Ladder { waits: parts.config().process.retry.waits() },
     };
     let otlp = ChildSpec::replicated("otlp", policy, |name, policy| {
         let outlets = outlets.clone();

@@ -12,17 +12,18 @@ pub fn subtree(parts: &Parts) -> ChildSpec {
     let policy = parts.policy("serve.query");
     let lane = Lane::new("serve.query", policy.lane);
     let query = ChildSpec::replicated("query", policy, |name, policy| {
-        let (telemetry, metrics) = (parts.telemetry.clone(), parts.metrics.clone());
-        let make = move |_: &_| QueryHandler::new(telemetry.clone(), metrics.clone());
+        let parts = parts.clone();
+        let make = move |_: &_| {
+            QueryHandler::new(parts.telemetry.clone(), parts.live.clone(), parts.metrics.clone())
+        };
         ChildSpec::worker(name, policy, make).reads(&lane).build()
     });
     let gateway = Gateway {
-        address: parts.config.serve.http,
         queries: lane.port(),
         keys: parts.keys.clone(),
         view: parts.view.clone(),
         metrics: parts.metrics.clone(),
-        deadline: parts.config.serve.deadline,
+        config: parts.live.clone(),
     };
     let http =
         ChildSpec::worker("http", parts.policy("serve.http"), move |_| ApiListener::new(gateway.clone()))

@@ -2,7 +2,9 @@
 
 use crate::actors::store::engine::StoreKeeper;
 use crate::actors::store::writer::TelemetryWriter;
+use crate::backends::telemetry::client::TelemetrySettings;
 use crate::backends::telemetry::engine::child::EngineSpec;
+use crate::config::Config;
 use crate::messages::store::StoreRows;
 
 use super::Parts;
@@ -16,34 +18,45 @@ pub fn subtree(parts: &Parts) -> (ChildSpec, Port<StoreRows>) {
     let lane = Lane::new("store.writer", writer_policy.lane);
     let port = lane.port();
     let writer = ChildSpec::replicated("writer", writer_policy, |name, policy| {
-        let (client, deadline) = (parts.telemetry.clone(), parts.config.telemetry.insert_timeout);
-        ChildSpec::worker(name, policy, move |probe| TelemetryWriter::new(client.clone(), deadline, probe))
-            .reads(&lane)
-            .build()
+        let parts = parts.clone();
+        let make = move |probe: &_| TelemetryWriter::new(parts.telemetry.clone(), parts.live.clone(), probe);
+        ChildSpec::worker(name, policy, make).reads(&lane).build()
     });
     let children = vec![keeper(parts), writer];
     (ChildSpec::supervisor("store", parts.policy("store"), children), port)
 }
 
 fn keeper(parts: &Parts) -> ChildSpec {
-    let (client, engine) = (parts.telemetry.clone(), engine_spec(parts));
-    let settings = parts.telemetry_settings.clone();
-    let stop_within = parts.config.telemetry.engine.stop_timeout;
-    let policy = parts.policy("store.engine");
+    let (policy, parts) = (parts.policy("store.engine"), parts.clone());
     ChildSpec::worker("engine", policy, move |_| {
-        StoreKeeper::new(client.clone(), settings.clone(), engine.clone(), stop_within)
+        let config = parts.config();
+        let (settings, engine) = (telemetry_settings(&config), engine_spec(&config));
+        StoreKeeper::new(parts.telemetry.clone(), settings, engine, parts.live.clone())
     })
     .build()
 }
 
+/// How to reach the store where `telemetry.url` names one, and what to call its database.
+pub fn telemetry_settings(config: &Config) -> TelemetrySettings {
+    let telemetry = &config.telemetry;
+    TelemetrySettings {
+        url: telemetry.url.as_ref().map(|url| url.as_str().to_owned()),
+        user: telemetry.user.clone(),
+        password: telemetry.password.expose().to_owned(),
+        database: telemetry.database.clone(),
+        max_connections: telemetry.max_connections as usize,
+        connect_timeout: telemetry.connect_timeout,
+    }
+}
+
 /// The engine to run, or `None` where `telemetry.url` names a server.
-fn engine_spec(parts: &Parts) -> Option<EngineSpec> {
-    let telemetry = &parts.config.telemetry;
+fn engine_spec(config: &Config) -> Option<EngineSpec> {
+    let telemetry = &config.telemetry;
     telemetry.url.is_none().then(|| EngineSpec {
         library: telemetry.engine.library.clone(),
         memory_limit: telemetry.engine.memory_limit.as_u64(),
         connections: telemetry.engine.connections as usize,
         ready_within: telemetry.engine.start_timeout,
-        ..EngineSpec::new(&parts.config.data_dir)
+        ..EngineSpec::new(&config.data_dir)
     })
 }

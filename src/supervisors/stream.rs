@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::actors::stream::consumer::{ConsumerDeps, PartitionConsumer};
+use crate::actors::stream::consumer::{ConsumerDeps, PartitionConsumer, Rung};
 use crate::actors::stream::producer::Producer;
 use crate::actors::stream::retention::Retention;
-use crate::domain::block::CutRule;
 use crate::domain::signal::{RETRY_TOPICS, Signal};
 use crate::messages::process::ProcessBlock;
 use crate::messages::stream::AppendRecord;
@@ -58,11 +57,10 @@ pub fn stream_in(parts: &Parts, process: &Port<ProcessBlock>) -> ChildSpec {
         }
     }
     // A rung that is left out is read all the same: it may hold what was put there before.
-    for (topic, wait) in RETRY_TOPICS.into_iter().zip(parts.config.process.retry.waits()) {
+    for (topic, wait) in RETRY_TOPICS.into_iter().zip(parts.config().process.retry.waits()) {
         for signal in Signal::ALL {
             let mut deps = consumer_deps(parts, process, topic, signal.number(), process_id);
-            deps.rung = Some(wait);
-            deps.cut.rows = deps.cut.rows.min(RUNG_RECORDS);
+            deps.rung = Some(Rung { wait, records: RUNG_RECORDS });
             let rung = topic.trim_start_matches("obtrace.").replace('.', "-");
             want(format!("{rung}-{signal}"), deps);
         }
@@ -78,15 +76,13 @@ fn consumer_deps(
     partition: u32,
     process_id: u64,
 ) -> ConsumerDeps {
-    let config = &parts.config.process;
     ConsumerDeps {
         log: Arc::clone(&parts.log),
         process: process.clone(),
         group: WORKER_GROUP,
         topic,
         partition,
-        cut: CutRule { rows: u64::from(config.block_rows), bytes: config.block_bytes.as_u64() },
-        linger: config.linger,
+        config: parts.live.clone(),
         rung: None,
         process_id,
     }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::backends::event_log::Record;
+use crate::config::ingest::IngestConfig;
 use crate::domain::block::partition_of;
 use crate::domain::envelope::{Envelope, Header, SCHEMA_VERSION, WireFormat};
 use crate::domain::refusal::Refusal;
@@ -36,6 +37,20 @@ pub struct AcceptRules {
     pub accept_future: Duration,
     /// Partitions of each topic.
     pub partitions: u32,
+}
+
+impl AcceptRules {
+    /// The rules that `[ingest]` sets, for topics of so many partitions.
+    pub fn new(ingest: &IngestConfig, partitions: u32) -> Self {
+        Self {
+            format: ingest.wire_format,
+            max_decompressed: ingest.max_decompressed.as_usize(),
+            limits: OtlpLimits::default(),
+            accept_past: ingest.accept_past,
+            accept_future: ingest.accept_future,
+            partitions,
+        }
+    }
 }
 
 /// A request that may go to the log.

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 
 use crate::clock;
+use crate::config::live::LiveConfig;
 use crate::domain::auth::{Denied, Grant, KeyTable};
 use crate::domain::envelope::WireFormat;
 use crate::domain::refusal::{Accepted, Refusal};
@@ -31,12 +32,8 @@ pub struct Door {
     pub keys: Arc<ArcSwap<KeyTable>>,
     /// The receivers.
     pub receivers: Port<ReceiveExport>,
-    /// Most bytes of a body as sent.
-    pub max_body: usize,
-    /// Most bytes of a gRPC message, decompressed.
-    pub max_message: usize,
-    /// Time from a request being read to its answer.
-    pub deadline: Duration,
+    /// What a request may cost (`ingest.*`), read for each.
+    pub config: LiveConfig,
 }
 
 /// One export request before it is let in.
@@ -54,6 +51,22 @@ pub struct Export {
 }
 
 impl Door {
+    /// Most bytes of a body as sent.
+    pub fn max_body(&self) -> usize {
+        self.config.now().ingest.max_body.as_usize()
+    }
+
+    /// Most bytes of a gRPC message, decompressed.
+    pub fn max_message(&self) -> usize {
+        self.config.now().ingest.grpc_max_message.as_usize()
+    }
+
+    /// Time from a request being read to its answer. The receiver gives up first and says why; this only bounds a
+    /// receiver that is gone.
+    fn deadline(&self) -> Duration {
+        self.config.now().ingest.ack_timeout * 2
+    }
+
     /// Who the client is.
     ///
     /// # Errors
@@ -82,7 +95,7 @@ impl Door {
             reply,
         };
         self.receivers.send(message, ROOM_DEADLINE).await.map_err(no_room)?;
-        match tokio::time::timeout(self.deadline, answer).await {
+        match tokio::time::timeout(self.deadline(), answer).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => {
                 Err(Refusal::unavailable("the receiver restarted while it held this request, send it again"))

@@ -158,7 +158,7 @@ impl tower_service::Service<http::Request<Body>> for ExportService {
             let mut grpc = Grpc::new(RawCodec)
                 .accept_compressed(CompressionEncoding::Gzip)
                 .accept_compressed(CompressionEncoding::Zstd)
-                .max_decoding_message_size(door.max_message);
+                .max_decoding_message_size(door.max_message());
             Ok(grpc.unary(ExportCall { door, signal }, request).await)
         })
     }

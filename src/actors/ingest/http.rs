@@ -5,7 +5,6 @@
 //! (a configuration error); each request on its own.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{ActorContext, AsyncContext};
@@ -17,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
 use super::door::{Door, Export, rejected_of, status_of};
-use crate::config::ingest::IngestConfig;
+use crate::config::live::LiveConfig;
 use crate::domain::auth::key_from_headers;
 use crate::domain::envelope::WireFormat;
 use crate::domain::failure::FailureClass;
@@ -38,8 +37,6 @@ pub struct HttpOptions {
     pub address: SocketAddr,
     /// Threads that read requests and write answers.
     pub workers: usize,
-    /// The rules that say which origins browsers may send from.
-    pub rules: Arc<IngestConfig>,
 }
 
 /// The actor that owns the OTLP HTTP listener.
@@ -56,11 +53,11 @@ impl HttpListener {
     }
 
     fn serve(&mut self, ctx: &mut Seated<Self>) -> std::io::Result<()> {
-        let (door, rules) = (self.door.clone(), self.options.rules.clone());
+        let door = self.door.clone();
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::new(door.clone()))
-                .wrap(cors(rules.clone()))
+                .wrap(cors(door.config.clone()))
                 .route("/v1/traces", web::post().to(traces))
                 .route("/v1/logs", web::post().to(logs))
                 .route("/v1/metrics", web::post().to(metrics))
@@ -117,11 +114,13 @@ impl Drop for HttpListener {
     }
 }
 
-fn cors(rules: Arc<IngestConfig>) -> Cors {
+fn cors(config: LiveConfig) -> Cors {
     Cors::default()
         .allowed_methods(["POST"])
         .allow_any_header()
-        .allowed_origin_fn(move |origin, _| origin.to_str().is_ok_and(|origin| rules.allows_origin(origin)))
+        .allowed_origin_fn(move |origin, _| {
+            origin.to_str().is_ok_and(|origin| config.now().ingest.allows_origin(origin))
+        })
         .max_age(7200)
 }
 
@@ -147,7 +146,7 @@ async fn export(signal: Signal, request: &HttpRequest, body: web::Payload, door:
         let format = format?;
         let encoding = Encoding::from_header(text(request, "content-encoding"))
             .map_err(|error| Refusal::Unsupported(error.to_string()))?;
-        let body = read_body(request, body, door.max_body).await?;
+        let body = read_body(request, body, door.max_body()).await?;
         let trace_context = text(request, "traceparent").map(str::to_owned);
         door.take(Export { signal, body, format, encoding, trace_context }, grant).await
     };

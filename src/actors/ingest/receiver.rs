@@ -4,7 +4,6 @@
 //! (refused for good), the log being full or away (refused retryably). Decoding runs right on the receiver's arbiter:
 //! the pool `ingest` has no other work, so nothing waits behind it (ARCHITECTURE.md, "CPU on arbiters").
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix::AsyncContext;
@@ -12,6 +11,7 @@ use actix::fut::wrap_future;
 
 use super::accept::{AcceptRules, Prepared, prepare};
 use crate::backends::event_log::{Appended, LogError};
+use crate::config::live::LiveConfig;
 use crate::domain::failure::{Classified, FailureClass};
 use crate::domain::refusal::{Accepted, Refusal};
 use crate::domain::sift::Sifted;
@@ -25,21 +25,16 @@ use crate::telemetry::metrics::Metrics;
 
 /// Actor that turns requests into durable batches.
 pub struct Receiver {
-    rules: Arc<AcceptRules>,
+    config: LiveConfig,
+    partitions: u32,
     producer: Port<AppendRecord>,
-    deadline: Duration,
     metrics: Metrics,
 }
 
 impl Receiver {
-    /// A receiver that appends through `producer` and gives an append `deadline`.
-    pub fn new(
-        rules: Arc<AcceptRules>,
-        producer: Port<AppendRecord>,
-        deadline: Duration,
-        metrics: Metrics,
-    ) -> Self {
-        Self { rules, producer, deadline, metrics }
+    /// A receiver that appends through `producer` to topics of so many partitions; `[ingest]` holds for each request.
+    pub fn new(config: LiveConfig, partitions: u32, producer: Port<AppendRecord>, metrics: Metrics) -> Self {
+        Self { config, partitions, producer, metrics }
     }
 }
 
@@ -52,10 +47,12 @@ impl Consume<ReceiveExport> for Receiver {
             lease.ack();
             return;
         }
-        match prepare(&lease, &self.rules) {
+        let config = self.config.now();
+        match prepare(&lease, &AcceptRules::new(&config.ingest, self.partitions)) {
             Ok(prepared) => {
                 lease.passed();
-                let append = Append { producer: self.producer.clone(), deadline: self.deadline };
+                let deadline = config.ingest.ack_timeout;
+                let append = Append { producer: self.producer.clone(), deadline };
                 let metrics = self.metrics.clone();
                 ctx.spawn(wrap_future(async move {
                     let outcome = append.run(&lease, prepared).await;

@@ -17,6 +17,7 @@ use futures_util::future::BoxFuture;
 
 use super::http::{ApiDeps, Denied, PartState, QueryPort, Readiness, ScopeResolver, configure};
 use crate::clock;
+use crate::config::live::LiveConfig;
 use crate::domain::auth::{KeyTable, key_from_headers};
 use crate::domain::failure::FailureClass;
 use crate::domain::query::{QueryAnswer, QueryError, QueryRequest};
@@ -35,8 +36,6 @@ pub type SharedView = Arc<ArcSwap<Option<TreeView>>>;
 /// What the API stands on.
 #[derive(Clone)]
 pub struct Gateway {
-    /// Where it listens.
-    pub address: SocketAddr,
     /// The query handlers.
     pub queries: Port<RunQuery>,
     /// All API keys.
@@ -45,12 +44,13 @@ pub struct Gateway {
     pub view: SharedView,
     /// The metrics of the process.
     pub metrics: Metrics,
-    /// Time one request may take.
-    pub deadline: Duration,
+    /// Where it listens (`serve.http`, read at launch) and what a request may cost (read for each).
+    pub config: LiveConfig,
 }
 
 /// The actor that owns the API listener.
 pub struct ApiListener {
+    address: SocketAddr,
     gateway: Gateway,
     server: Option<ServerHandle>,
 }
@@ -58,7 +58,7 @@ pub struct ApiListener {
 impl ApiListener {
     /// A listener of `gateway`.
     pub fn new(gateway: Gateway) -> Self {
-        Self { gateway, server: None }
+        Self { address: gateway.config.now().serve.http, gateway, server: None }
     }
 
     fn serve(&mut self, ctx: &mut Seated<Self>) -> std::io::Result<()> {
@@ -76,7 +76,7 @@ impl ApiListener {
         .h1_allow_half_closed(false)
         .disable_signals()
         .shutdown_timeout(5)
-        .bind(self.gateway.address)?
+        .bind(self.address)?
         .run();
         self.server = Some(server.handle());
         ctx.spawn(wrap_future(server).map(|end, seat: &mut Seat<Self>, ctx| {
@@ -94,7 +94,7 @@ impl Worker for ApiListener {
         match self.serve(ctx) {
             Ok(()) => probe.ready(),
             Err(error) => {
-                let address = self.gateway.address;
+                let address = self.address;
                 probe.fail(
                     FailureClass::Config,
                     format!(
@@ -130,14 +130,14 @@ impl Gateway {
             queries: Arc::new(Questions(self.queries.clone())),
             scopes: Arc::new(Keys(self.keys.clone())),
             readiness: Arc::new(Up(self.view.clone())),
-            deadline: self.deadline,
+            config: self.config.clone(),
         }
     }
 }
 
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Gateway({})", self.address)
+        f.write_str("Gateway")
     }
 }
 

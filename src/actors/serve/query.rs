@@ -8,8 +8,9 @@ use std::sync::Arc;
 use actix::AsyncContext;
 use actix::fut::wrap_future;
 
-use crate::backends::telemetry::read::{SqlRunner, execute};
+use crate::backends::telemetry::read::{QueryLimits, SqlRunner, execute};
 use crate::clock;
+use crate::config::live::LiveConfig;
 use crate::domain::query::QueryError;
 use crate::messages::serve::RunQuery;
 use crate::supervisors::kernel::chaos;
@@ -20,13 +21,24 @@ use crate::telemetry::metrics::Metrics;
 /// Actor that runs queries; its lane's credits bound how many run at a time.
 pub struct QueryHandler {
     runner: Arc<dyn SqlRunner>,
+    config: LiveConfig,
     metrics: Metrics,
 }
 
 impl QueryHandler {
-    /// A handler over `runner`.
-    pub fn new(runner: Arc<dyn SqlRunner>, metrics: Metrics) -> Self {
-        Self { runner, metrics }
+    /// A handler over `runner`; `serve.query.*` bounds each statement.
+    pub fn new(runner: Arc<dyn SqlRunner>, config: LiveConfig, metrics: Metrics) -> Self {
+        Self { runner, config, metrics }
+    }
+
+    fn limits(&self) -> QueryLimits {
+        let config = self.config.now();
+        let query = &config.serve.query;
+        QueryLimits {
+            max_rows_to_read: query.max_rows_to_read,
+            max_memory_bytes: query.max_memory.as_u64(),
+            max_result_bytes: query.max_answer.as_u64(),
+        }
     }
 }
 
@@ -35,10 +47,10 @@ impl Worker for QueryHandler {}
 impl Consume<RunQuery> for QueryHandler {
     fn consume(&mut self, lease: Lease<RunQuery>, ctx: &mut Seated<Self>) {
         chaos::point("query.before");
-        let (runner, metrics) = (self.runner.clone(), self.metrics.clone());
+        let (runner, metrics, limits) = (self.runner.clone(), self.metrics.clone(), self.limits());
         ctx.spawn(wrap_future(async move {
             let now = clock::unix_nanos();
-            let run = execute(&*runner, &lease.scope, lease.request.clone(), now, lease.deadline);
+            let run = execute(&*runner, &lease.scope, lease.request.clone(), now, lease.deadline, limits);
             let outcome = tokio::select! {
                 outcome = tokio::time::timeout(lease.deadline, run) => {
                     outcome.unwrap_or_else(|_| Err(QueryError::Timeout))

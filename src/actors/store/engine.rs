@@ -14,6 +14,7 @@ use crate::backends::telemetry::engine::USER;
 use crate::backends::telemetry::engine::child::{EngineChild, EngineSpec};
 use crate::backends::telemetry::migrate;
 use crate::clock;
+use crate::config::live::LiveConfig;
 use crate::supervisors::kernel::backoff::Backoff;
 use crate::supervisors::kernel::policy::BackoffPolicy;
 use crate::supervisors::kernel::probe::Probe;
@@ -35,19 +36,19 @@ pub struct StoreKeeper {
     client: Arc<TelemetryClient>,
     settings: TelemetrySettings,
     engine: Option<EngineSpec>,
-    stop_within: Duration,
+    config: LiveConfig,
 }
 
 impl StoreKeeper {
-    /// Keeps the engine described by `engine`, which gets `stop_within` to end by itself; with `None` it only brings the
+    /// Keeps the engine described by `engine`, which gets `telemetry.engine.stop_timeout` to end by itself; with `None` it only brings the
     /// schema of the server in `settings` up to date. `client` gets its address once that is done.
     pub fn new(
         client: Arc<TelemetryClient>,
         settings: TelemetrySettings,
         engine: Option<EngineSpec>,
-        stop_within: Duration,
+        config: LiveConfig,
     ) -> Self {
-        Self { client, settings, engine, stop_within }
+        Self { client, settings, engine, config }
     }
 }
 
@@ -60,7 +61,7 @@ impl Worker for StoreKeeper {
             client: self.client.clone(),
             settings: self.settings.clone(),
             engine: self.engine.clone(),
-            stop_within: self.stop_within,
+            config: self.config.clone(),
             probe: probe.clone(),
         };
         ctx.spawn(wrap_future(keep.run()).map(|(), _, ctx: &mut Seated<Self>| ctx.stop()));
@@ -74,7 +75,7 @@ struct Keep {
     client: Arc<TelemetryClient>,
     settings: TelemetrySettings,
     engine: Option<EngineSpec>,
-    stop_within: Duration,
+    config: LiveConfig,
     probe: Probe,
 }
 
@@ -135,8 +136,9 @@ impl Keep {
             }
         };
         if let (None, Some(child)) = (&why, child) {
-            if !child.stop(self.stop_within).await {
-                tracing::warn!(after = ?self.stop_within, "the engine did not end by itself and was killed");
+            let within = self.config.now().telemetry.engine.stop_timeout;
+            if !child.stop(within).await {
+                tracing::warn!(after = ?within, "the engine did not end by itself and was killed");
             }
         }
         why

@@ -11,6 +11,7 @@ use actix::fut::{ActorFutureExt, wrap_future};
 
 use crate::backends::telemetry::client::TelemetryClient;
 use crate::backends::telemetry::client::TelemetryError;
+use crate::config::live::LiveConfig;
 use crate::domain::failure::{Classified, FailureClass};
 use crate::messages::store::StoreRows;
 use crate::supervisors::kernel::backoff::Backoff;
@@ -32,14 +33,14 @@ const RETRY: BackoffPolicy = BackoffPolicy {
 /// Adapter actor of the telemetry store's writing side.
 pub struct TelemetryWriter {
     client: Arc<TelemetryClient>,
-    insert_deadline: Duration,
+    config: LiveConfig,
     probe: Probe,
 }
 
 impl TelemetryWriter {
-    /// A writer over `client`; one insert may take `insert_deadline`.
-    pub fn new(client: Arc<TelemetryClient>, insert_deadline: Duration, probe: &Probe) -> Self {
-        Self { client, insert_deadline, probe: probe.clone() }
+    /// A writer over `client`; one insert may take `telemetry.insert_timeout`.
+    pub fn new(client: Arc<TelemetryClient>, config: LiveConfig, probe: &Probe) -> Self {
+        Self { client, config, probe: probe.clone() }
     }
 }
 
@@ -50,7 +51,7 @@ impl Consume<StoreRows> for TelemetryWriter {
         chaos::point("writer.before");
         let insert = Insert {
             client: self.client.clone(),
-            deadline: self.insert_deadline,
+            config: self.config.clone(),
             probe: self.probe.clone(),
             lease,
         };
@@ -60,7 +61,7 @@ impl Consume<StoreRows> for TelemetryWriter {
 
 struct Insert {
     client: Arc<TelemetryClient>,
-    deadline: Duration,
+    config: LiveConfig,
     probe: Probe,
     lease: Lease<StoreRows>,
 }
@@ -98,7 +99,8 @@ impl Insert {
     async fn once(&self) -> Option<TelemetryError> {
         let rows = &*self.lease;
         let batch = std::slice::from_ref(&rows.batch);
-        let result = self.client.insert(rows.table, batch, &rows.token, self.deadline).await;
+        let deadline = self.config.now().telemetry.insert_timeout;
+        let result = self.client.insert(rows.table, batch, &rows.token, deadline).await;
         chaos::point("writer.after");
         match result {
             Err(error) if waits(&error) => return Some(error),

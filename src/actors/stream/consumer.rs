@@ -13,6 +13,7 @@ use actix::{ActorContext, AsyncContext};
 
 use crate::backends::event_log::{Claim, Committed, EventLog, LogError, MAX_METADATA_BYTES, StoredRecord};
 use crate::clock;
+use crate::config::live::LiveConfig;
 use crate::domain::block::{BlockId, CutRule, Plan};
 use crate::domain::failure::{Classified, FailureClass};
 use crate::messages::process::{BlockOutcome, ProcessBlock};
@@ -32,6 +33,15 @@ const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// Wait after the log or the workers were not there.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 
+/// A rung of the retry ladder.
+#[derive(Debug, Clone, Copy)]
+pub struct Rung {
+    /// How long a record waits there at the most.
+    pub wait: Duration,
+    /// Most records of a block: each of them is stored by itself.
+    pub records: u64,
+}
+
 /// What a consumer needs.
 #[derive(Clone)]
 pub struct ConsumerDeps {
@@ -45,12 +55,10 @@ pub struct ConsumerDeps {
     pub topic: &'static str,
     /// Partition.
     pub partition: u32,
-    /// When a block is full.
-    pub cut: CutRule,
-    /// How long a block that is not full waits for more.
-    pub linger: Duration,
-    /// On a rung of the retry ladder: how long a record waits there at the most.
-    pub rung: Option<Duration>,
+    /// When a block is full, and how long one that is not waits for more (`process.*`), read for each block.
+    pub config: LiveConfig,
+    /// Set on a rung of the retry ladder, where records wait until they are due.
+    pub rung: Option<Rung>,
     /// Number of this process, by which blocks that a former one left open are told.
     pub process_id: u64,
 }
@@ -175,10 +183,10 @@ impl Turn {
     /// Waits for a first record, then gathers until the block is full or has lingered.
     async fn read_fresh(&self, from: u64) -> Result<Vec<StoredRecord>, Stop> {
         self.wait_for(from, None).await?;
-        if let Some(most) = self.deps.rung {
-            return self.read_due(from, most).await;
+        if let Some(rung) = self.deps.rung {
+            return self.read_due(from, rung).await;
         }
-        let until = clock::now() + self.deps.linger;
+        let (cut, until) = (self.cut(), clock::now() + self.deps.config.now().process.linger);
         let (mut records, mut rows, mut bytes) = (Vec::new(), 0_u64, 0_u64);
         let mut next = from;
         loop {
@@ -187,7 +195,7 @@ impl Turn {
                 bytes += record.record.payload.len() as u64;
                 next = record.offset + 1;
                 records.push(record);
-                if self.deps.cut.is_full(rows, bytes) {
+                if cut.is_full(rows, bytes) {
                     return Ok(records);
                 }
             }
@@ -200,33 +208,33 @@ impl Turn {
     /// Waits until the head of a rung is due, then reads what is due by then. All of a rung waits equally long, so the head is
     /// due first. The wait itself is by the monotonic clock and never longer than the rung: a jump of the wall clock delays
     /// nothing beyond that.
-    async fn read_due(&self, from: u64, most: Duration) -> Result<Vec<StoredRecord>, Stop> {
+    async fn read_due(&self, from: u64, rung: Rung) -> Result<Vec<StoredRecord>, Stop> {
         let records = self.read(from).await?;
         let Some(head) = records.first() else { return Ok(records) };
         let due = due_ns(&head.record.headers);
-        let wait = Duration::from_nanos(due.saturating_sub(clock::unix_nanos())).min(most);
+        let wait = Duration::from_nanos(due.saturating_sub(clock::unix_nanos())).min(rung.wait);
         tokio::select! {
             biased;
             _ = self.probe.drained() => return Err(Stop::Drained),
             () = tokio::time::sleep(wait) => {}
         }
+        let cut = CutRule { rows: rung.records, ..self.cut() };
         let (mut rows, mut bytes, mut full) = (0, 0, false);
         let now = clock::unix_nanos().max(due);
-        let is_due = |record: &StoredRecord| {
+        let mut is_due = |record: &StoredRecord| {
             let fits = !full;
             rows += u64::from(record_count(&record.record.headers));
             bytes += record.record.payload.len() as u64;
-            full = self.deps.cut.is_full(rows, bytes);
+            full = cut.is_full(rows, bytes);
             fits && due_ns(&record.record.headers) <= now
         };
-        let mut is_due = is_due;
         Ok(records.into_iter().take_while(|record| is_due(record)).collect())
     }
 
     /// Reads on from `from`; where retention has removed it, from the first record still there.
     async fn read(&self, from: u64) -> Result<Vec<StoredRecord>, Stop> {
         let deps = &self.deps;
-        let max_bytes = usize::try_from(deps.cut.bytes).unwrap_or(usize::MAX);
+        let max_bytes = usize::try_from(self.cut().bytes).unwrap_or(usize::MAX);
         let read = |at| deps.log.read(deps.topic, deps.partition, at, READ_RECORDS, max_bytes);
         match read(from).await {
             Err(LogError::OutOfRange { start, .. }) if start > from => {
@@ -349,6 +357,12 @@ impl Turn {
             _ = self.probe.drained() => true,
             () = tokio::time::sleep(RETRY_AFTER) => false,
         }
+    }
+
+    fn cut(&self) -> CutRule {
+        let config = self.deps.config.now();
+        let process = &config.process;
+        CutRule { rows: u64::from(process.block_rows), bytes: process.block_bytes.as_u64() }
     }
 
     fn block(&self, first: u64, end: u64) -> BlockId {

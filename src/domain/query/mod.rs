@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod attributes;
+pub mod bounds;
 pub mod cursor;
 pub mod failure;
 pub mod hex;
@@ -14,5 +15,6 @@ pub mod request;
 pub mod time;
 
 pub use answer::QueryAnswer;
+pub use bounds::{Asked, Bounds};
 pub use failure::{BadParameter, QueryError};
 pub use request::QueryRequest;

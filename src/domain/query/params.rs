@@ -1,10 +1,11 @@
 //! The pairs of a query string, each to be taken once: unknown names, doubled names and values out of bounds are refused by name.
 
+use super::bounds::Bounds;
 use super::failure::BadParameter;
 
-/// Items on a page when `limit` is absent.
+/// Items on a page when `limit` is absent and nothing else is configured.
 pub const DEFAULT_LIMIT: u32 = 100;
-/// Most items on a page.
+/// Most items on a page where nothing else is configured.
 pub const MAX_LIMIT: u32 = 10_000;
 /// Longest name or value of one parameter, in bytes.
 const LONGEST_TEXT: usize = 4096;
@@ -65,18 +66,16 @@ impl Params {
         self.get(name).map(str::to_owned)
     }
 
-    /// `limit`, 1 to [`MAX_LIMIT`], [`DEFAULT_LIMIT`] when absent.
+    /// `limit`, from 1 to what the bounds allow, their default when absent.
     ///
     /// # Errors
     /// [`BadParameter`] for anything else.
-    pub fn limit(&self) -> Result<u32, BadParameter> {
-        let Some(text) = self.get("limit") else { return Ok(DEFAULT_LIMIT) };
-        match text.parse() {
-            Ok(limit @ 1..=MAX_LIMIT) => Ok(limit),
-            _ => Err(BadParameter::new(
-                "limit",
-                format!("{text:?} is not a whole number from 1 to {MAX_LIMIT}"),
-            )),
+    pub fn limit(&self, bounds: &Bounds) -> Result<u32, BadParameter> {
+        let Some(text) = self.get("limit") else { return Ok(bounds.default_limit) };
+        let most = bounds.max_limit;
+        match text.parse::<u32>() {
+            Ok(limit) if (1..=most).contains(&limit) => Ok(limit),
+            _ => Err(BadParameter::new("limit", format!("{text:?} is not a whole number from 1 to {most}"))),
         }
     }
 
@@ -160,10 +159,20 @@ mod tests {
 
     #[test]
     fn limits_have_a_default_and_bounds() {
-        assert_eq!(params(&[]).unwrap().limit(), Ok(DEFAULT_LIMIT));
-        assert_eq!(params(&[("limit", "10000")]).unwrap().limit(), Ok(10_000));
+        let bounds = Bounds::default();
+        assert_eq!(params(&[]).unwrap().limit(&bounds), Ok(DEFAULT_LIMIT));
+        assert_eq!(params(&[("limit", "10000")]).unwrap().limit(&bounds), Ok(10_000));
+        let narrow = Bounds { default_limit: 5, max_limit: 7, ..bounds };
+        assert_eq!(params(&[]).unwrap().limit(&narrow), Ok(5));
+        assert!(
+            params(&[("limit", "8")]).unwrap().limit(&narrow).unwrap_err().detail.contains("from 1 to 7")
+        );
         for bad in ["0", "10001", "-1", "ten", "1.5"] {
-            assert_eq!(params(&[("limit", bad)]).unwrap().limit().unwrap_err().parameter, "limit", "{bad}");
+            assert_eq!(
+                params(&[("limit", bad)]).unwrap().limit(&bounds).unwrap_err().parameter,
+                "limit",
+                "{bad}"
+            );
         }
     }
 

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::bounds::Asked;
 use super::cursor::{Cursor, Position};
 use super::failure::BadParameter;
 use super::hex;
@@ -12,8 +13,6 @@ use super::metrics::{Aggregation, GroupKey};
 use super::params::{AttributeMatch, Params};
 use super::time::{HOUR, TimeRange, parse_duration};
 
-/// Time range of a list when `start` is absent.
-pub const DEFAULT_RANGE: i64 = HOUR;
 /// Time range of the list of metrics when `start` is absent: names of metrics that report rarely belong to it.
 pub const METRIC_LIST_RANGE: i64 = 24 * HOUR;
 /// Most steps one series may have.
@@ -55,10 +54,18 @@ pub struct Page {
 
 impl Page {
     /// Reads `start`, `end`, `limit` and `cursor`. `query` is everything else that makes the list what it is.
-    fn parse(params: &Params, now_ns: i64, width: i64, query: &impl Debug) -> Result<Self, BadParameter> {
+    /// `width` is that of the range without a start, where the list has one of its own.
+    fn parse(
+        params: &Params,
+        asked: Asked,
+        width: Option<i64>,
+        query: &impl Debug,
+    ) -> Result<Self, BadParameter> {
+        let Asked { now_ns, bounds } = asked;
+        let width = width.unwrap_or(bounds.default_range_ns);
         let fingerprint = xxh3_64(format!("{query:?}").as_bytes());
         let range = TimeRange::parse(params.get("start"), params.get("end"), now_ns, width)?;
-        let limit = params.limit()?;
+        let limit = params.limit(&bounds)?;
         match params.get("cursor") {
             None => Ok(Self { range, limit, after: None, fingerprint }),
             Some(text) => {
@@ -244,8 +251,8 @@ impl QueryRequest {
     ///
     /// # Errors
     /// [`BadParameter`] for the first parameter that cannot be used; so do all constructors below.
-    pub fn traces(pairs: Pairs, now_ns: i64) -> Result<Self, BadParameter> {
-        let (filter, page) = Self::span_filter("traces", pairs, now_ns)?;
+    pub fn traces(pairs: Pairs, asked: impl Into<Asked>) -> Result<Self, BadParameter> {
+        let (filter, page) = Self::span_filter("traces", pairs, asked.into())?;
         Ok(Self::Traces(TraceQuery { filter, page }))
     }
 
@@ -253,15 +260,15 @@ impl QueryRequest {
     ///
     /// # Errors
     /// See [`QueryRequest::traces`].
-    pub fn spans(pairs: Pairs, now_ns: i64) -> Result<Self, BadParameter> {
-        let (filter, page) = Self::span_filter("spans", pairs, now_ns)?;
+    pub fn spans(pairs: Pairs, asked: impl Into<Asked>) -> Result<Self, BadParameter> {
+        let (filter, page) = Self::span_filter("spans", pairs, asked.into())?;
         Ok(Self::Spans(SpanQuery { filter, page }))
     }
 
-    fn span_filter(list: &str, pairs: Pairs, now_ns: i64) -> Result<(SpanFilter, Page), BadParameter> {
+    fn span_filter(list: &str, pairs: Pairs, asked: Asked) -> Result<(SpanFilter, Page), BadParameter> {
         let params = Params::new(pairs, &[&SpanFilter::KNOWN[..], &PAGE].concat(), true)?;
         let filter = SpanFilter::parse(&params)?;
-        let page = Page::parse(&params, now_ns, DEFAULT_RANGE, &(list, &filter))?;
+        let page = Page::parse(&params, asked, None, &(list, &filter))?;
         Ok((filter, page))
     }
 
@@ -269,10 +276,10 @@ impl QueryRequest {
     ///
     /// # Errors
     /// See [`QueryRequest::traces`].
-    pub fn logs(pairs: Pairs, now_ns: i64) -> Result<Self, BadParameter> {
+    pub fn logs(pairs: Pairs, asked: impl Into<Asked>) -> Result<Self, BadParameter> {
         let params = Params::new(pairs, &[&["q"][..], &PAGE].concat(), false)?;
         let filter = logs_lang::parse(params.get("q").unwrap_or_default())?;
-        let page = Page::parse(&params, now_ns, DEFAULT_RANGE, &("logs", &filter))?;
+        let page = Page::parse(&params, asked.into(), None, &("logs", &filter))?;
         Ok(Self::Logs(LogQuery { filter, page }))
     }
 
@@ -280,10 +287,11 @@ impl QueryRequest {
     ///
     /// # Errors
     /// See [`QueryRequest::traces`].
-    pub fn metrics(pairs: Pairs, now_ns: i64) -> Result<Self, BadParameter> {
+    pub fn metrics(pairs: Pairs, asked: impl Into<Asked>) -> Result<Self, BadParameter> {
         let params = Params::new(pairs, &[&["prefix", "service"][..], &PAGE].concat(), false)?;
         let (prefix, service) = (params.text("prefix"), params.text("service"));
-        let page = Page::parse(&params, now_ns, METRIC_LIST_RANGE, &("metrics", &prefix, &service))?;
+        let page =
+            Page::parse(&params, asked.into(), Some(METRIC_LIST_RANGE), &("metrics", &prefix, &service))?;
         Ok(Self::Metrics(MetricListQuery { prefix, service, page }))
     }
 
@@ -291,12 +299,14 @@ impl QueryRequest {
     ///
     /// # Errors
     /// See [`QueryRequest::traces`]; also without `name`, and when range and step make more than 11,000 steps.
-    pub fn metric_range(pairs: Pairs, now_ns: i64) -> Result<Self, BadParameter> {
+    pub fn metric_range(pairs: Pairs, asked: impl Into<Asked>) -> Result<Self, BadParameter> {
         let known = ["name", "agg", "step", "by", "service", "start", "end", "limit"];
         let params = Params::new(pairs, &known, true)?;
         let name =
             params.text("name").ok_or_else(|| BadParameter::new("name", "is missing: name the metric"))?;
-        let asked = TimeRange::parse(params.get("start"), params.get("end"), now_ns, DEFAULT_RANGE)?;
+        let Asked { now_ns, bounds } = asked.into();
+        let width = bounds.default_range_ns;
+        let asked = TimeRange::parse(params.get("start"), params.get("end"), now_ns, width)?;
         let step_ns = match params.get("step") {
             Some(text) if text != "auto" => parse_step(text)?,
             _ => auto_step(asked.width()),
@@ -315,7 +325,7 @@ impl QueryRequest {
             service: params.text("service"),
             attributes: params.attributes()?,
             range,
-            limit: params.limit()?,
+            limit: params.limit(&bounds)?,
         }))
     }
 
@@ -323,18 +333,18 @@ impl QueryRequest {
     ///
     /// # Errors
     /// See [`QueryRequest::traces`].
-    pub fn services(pairs: Pairs, now_ns: i64) -> Result<Self, BadParameter> {
+    pub fn services(pairs: Pairs, asked: impl Into<Asked>) -> Result<Self, BadParameter> {
         let params = Params::new(pairs, &PAGE, false)?;
-        Ok(Self::Services(ServiceQuery { page: Page::parse(&params, now_ns, DEFAULT_RANGE, &"services")? }))
+        Ok(Self::Services(ServiceQuery { page: Page::parse(&params, asked.into(), None, &"services")? }))
     }
 
     /// `GET /services/{service}/operations`
     ///
     /// # Errors
     /// See [`QueryRequest::traces`].
-    pub fn operations(service: String, pairs: Pairs, now_ns: i64) -> Result<Self, BadParameter> {
+    pub fn operations(service: String, pairs: Pairs, asked: impl Into<Asked>) -> Result<Self, BadParameter> {
         let params = Params::new(pairs, &PAGE, false)?;
-        let page = Page::parse(&params, now_ns, DEFAULT_RANGE, &("operations", &service))?;
+        let page = Page::parse(&params, asked.into(), None, &("operations", &service))?;
         Ok(Self::Operations(OperationQuery { service, page }))
     }
 }

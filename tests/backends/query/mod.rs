@@ -10,7 +10,7 @@ use arrow_array::RecordBatch;
 use obtrace::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use obtrace::backends::telemetry::engine::{EngineChild, EngineSpec, USER};
 use obtrace::backends::telemetry::migrate;
-use obtrace::backends::telemetry::read::execute;
+use obtrace::backends::telemetry::read::{QueryLimits, execute};
 use obtrace::domain::columns::{LogColumns, MetricColumns, SpanColumns};
 use obtrace::domain::envelope::{Header, SCHEMA_VERSION, WireFormat};
 use obtrace::domain::query::{BadParameter, QueryAnswer, QueryError, QueryRequest};
@@ -102,7 +102,8 @@ impl Store {
     /// Asks a question given as path and query pairs and returns the answer as JSON.
     async fn ask(&self, scope: &Scope, path: &str, pairs: &[(&str, &str)]) -> Result<Value, QueryError> {
         let request = request(path, pairs)?;
-        let answer: QueryAnswer = execute(&self.client, scope, request, NOW, PATIENCE).await?;
+        let answer: QueryAnswer =
+            execute(&self.client, scope, request, NOW, PATIENCE, QueryLimits::default()).await?;
         Ok(serde_json::to_value(answer).expect("answers serialise"))
     }
 

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use self::codec::{Mark, Order, Steps};
 use crate::backends::event_log::StoredRecord;
+use crate::config::live::LiveConfig;
 use crate::domain::offence::{Cause, Item, Offence, Verdict};
 
 /// Time for the process to start and to read its order, on a busy machine.
@@ -41,8 +42,8 @@ pub struct Found {
 /// A court for suspect blocks.
 #[derive(Debug, Clone)]
 pub struct Trial {
-    /// How long one item may take.
-    pub patience: Duration,
+    /// How long one item may take (`process.trial_patience`), read for each step.
+    pub config: LiveConfig,
 }
 
 /// How a process ended, before it was done.
@@ -73,12 +74,16 @@ impl Trial {
         Err(String::from("its trial does not come to an end"))
     }
 
+    fn patience(&self) -> Duration {
+        self.config.now().process.trial_patience
+    }
+
     /// Builds what will be built. `None` when that passes, otherwise what did not.
     async fn rehearse(&self, records: &[StoredRecord], verdict: &Verdict) -> Result<Option<Failed>, String> {
         let mut running = Running::start(records, verdict, Steps::Rehearse).await?;
         let mut at = None;
         loop {
-            match running.next(self.patience * LARGE).await? {
+            match running.next(self.patience() * LARGE).await? {
                 Ok(Mark::Rehearse(offset)) => at = offset,
                 Ok(Mark::Failed(reason)) => {
                     return Ok(Some(Failed { at, death: Death { cause: Cause::Panic, reason } }));
@@ -101,9 +106,9 @@ impl Trial {
             let mut trying: Option<Item> = None;
             loop {
                 let patience = if trying.is_some_and(|item| item.index.is_some()) {
-                    self.patience
+                    self.patience()
                 } else {
-                    self.patience * LARGE
+                    self.patience() * LARGE
                 };
                 match running.next(patience).await? {
                     Ok(Mark::Try(item)) => trying = Some(item),

@@ -17,11 +17,9 @@ use actix_web::http::header::HeaderMap;
 use actix_web::web;
 use futures_util::future::BoxFuture;
 
+use crate::config::live::LiveConfig;
 use crate::domain::query::{QueryAnswer, QueryError, QueryRequest};
 use crate::domain::scope::Scope;
-
-/// Time one request may take when the configuration says nothing else.
-pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Where questions go: in the running system a port of the query handlers.
 pub trait QueryPort: Send + Sync {
@@ -77,8 +75,8 @@ pub struct ApiDeps {
     pub scopes: Arc<dyn ScopeResolver>,
     /// Knows what is ready.
     pub readiness: Arc<dyn Readiness>,
-    /// Time one request may take.
-    pub deadline: Duration,
+    /// Time one request may take and what it may ask for (`serve.*`), read for each.
+    pub config: LiveConfig,
 }
 
 /// Mounts the API, the health checks, the API document and its viewer, and problem documents for everything else.

@@ -37,14 +37,14 @@ pub enum QueryProblems {
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct PageParams {
-    /// Start of the time range, included. One hour before `end` when absent.
+    /// Start of the time range, included. When absent one hour before `end`, or what `serve.query.default_range` says.
     #[param(example = "now-15m")]
     pub start: Option<String>,
     /// End of the time range, not included. Now when absent.
     #[param(example = "now")]
     pub end: Option<String>,
-    /// Most items on the page.
-    #[param(minimum = 1, maximum = 10000, default = 100)]
+    /// Most items on the page: 100 when absent and 10,000 at most, where `serve.query` says nothing else.
+    #[param(minimum = 1)]
     pub limit: Option<u32>,
     /// `next_cursor` of the page before. It carries the time range of the first page, so `start` and `end` have no effect beside it; all
     /// other parameters but `limit` must be as they were.

@@ -5,12 +5,13 @@ use actix_web::{HttpRequest, HttpResponse, Resource, guard};
 
 use super::{ApiDeps, docs, health, openapi, reply};
 use crate::clock;
+use crate::config::serve::QueryConfig;
 use crate::domain::query::answer::{
     List, LogRecord, MetricInfo, MetricRangeAnswer, OperationSummary, ServiceSummary, Span, TraceAnswer,
     TraceSummary,
 };
 use crate::domain::query::problem::Problem;
-use crate::domain::query::{BadParameter, QueryAnswer, QueryError, QueryRequest};
+use crate::domain::query::{Asked, BadParameter, Bounds, QueryAnswer, QueryError, QueryRequest};
 use crate::domain::scope::Scope;
 
 /// A path and how its handler is mounted on it.
@@ -137,7 +138,7 @@ pub async fn operations(request: HttpRequest, deps: Data<ApiDeps>, service: Path
 async fn serve(
     request: &HttpRequest,
     deps: &ApiDeps,
-    typed: impl FnOnce(Pairs, i64) -> Typed,
+    typed: impl FnOnce(Pairs, Asked) -> Typed,
 ) -> HttpResponse {
     match answer(request, deps, typed).await {
         Ok(answer) => reply::ok(&answer),
@@ -148,7 +149,7 @@ async fn serve(
 async fn answer(
     request: &HttpRequest,
     deps: &ApiDeps,
-    typed: impl FnOnce(Pairs, i64) -> Typed,
+    typed: impl FnOnce(Pairs, Asked) -> Typed,
 ) -> Result<QueryAnswer, QueryError> {
     let scope: Scope = deps
         .scopes
@@ -157,8 +158,19 @@ async fn answer(
     let pairs = web::Query::<Pairs>::from_query(request.query_string())
         .map_err(|error| BadParameter::new("query string", error.to_string()))?;
     let now_ns = i64::try_from(clock::unix_nanos()).unwrap_or(i64::MAX);
-    let question = typed(pairs.into_inner(), now_ns)?;
+    let config = deps.config.now();
+    let serve = &config.serve;
+    let question = typed(pairs.into_inner(), Asked { now_ns, bounds: bounds(&serve.query) })?;
     // The port has the same deadline; this one holds even if the port does not.
-    let asked = deps.queries.ask(scope, question, deps.deadline);
-    tokio::time::timeout(deps.deadline, asked).await.unwrap_or(Err(QueryError::Timeout))
+    let deadline = serve.deadline;
+    let asked = deps.queries.ask(scope, question, deadline);
+    tokio::time::timeout(deadline, asked).await.unwrap_or(Err(QueryError::Timeout))
+}
+
+fn bounds(query: &QueryConfig) -> Bounds {
+    Bounds {
+        default_limit: query.default_limit,
+        max_limit: query.max_limit,
+        default_range_ns: i64::try_from(query.default_range.as_nanos()).unwrap_or(i64::MAX),
+    }
 }

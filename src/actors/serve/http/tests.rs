@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::config::Config;
 use crate::domain::query::answer::{List, Stats};
 use crate::domain::query::problem::PROBLEM_JSON;
 use crate::domain::query::request::SpanStatus;
@@ -67,7 +68,7 @@ fn with_reply(
 
 fn deps(stand: &Arc<Stand>) -> ApiDeps {
     let (queries, scopes, readiness) = (Arc::clone(stand), Arc::clone(stand), Arc::clone(stand));
-    ApiDeps { queries, scopes, readiness, deadline: DEFAULT_DEADLINE }
+    ApiDeps { queries, scopes, readiness, config: Config::default().into() }
 }
 
 /// Sends one request with the key of tenant `acme`.

@@ -25,7 +25,7 @@ use crate::domain::scope::Scope;
 /// Bounds of one statement, enforced by the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueryLimits {
-    /// Most rows the store may read.
+    /// Most rows the store may read; 0 for no bound.
     pub max_rows_to_read: u64,
     /// Most bytes of memory the statement may use.
     pub max_memory_bytes: u64,
@@ -34,8 +34,9 @@ pub struct QueryLimits {
 }
 
 impl Default for QueryLimits {
+    /// What the configuration says where nobody set it (`serve.query.*`).
     fn default() -> Self {
-        Self { max_rows_to_read: 2_000_000_000, max_memory_bytes: 1 << 30, max_result_bytes: 256 << 20 }
+        Self { max_rows_to_read: 0, max_memory_bytes: 512 << 20, max_result_bytes: 64 << 20 }
     }
 }
 
@@ -104,7 +105,7 @@ pub trait SqlRunner: Send + Sync {
     ) -> BoxFuture<'_, Result<QueryResult, StoreFailure>>;
 }
 
-/// Answers `request` in `scope` within `deadline`. `now_ns` is the wall time in Unix nanoseconds.
+/// Answers `request` in `scope` within `deadline` and `limits`. `now_ns` is the wall time in Unix nanoseconds.
 ///
 /// # Errors
 /// [`QueryError`]; [`QueryError::Timeout`] when the deadline passes between or during statements.
@@ -114,10 +115,11 @@ pub async fn execute(
     request: QueryRequest,
     now_ns: u64,
     deadline: Duration,
+    limits: QueryLimits,
 ) -> Result<QueryAnswer, QueryError> {
     let now_ns = i64::try_from(now_ns).unwrap_or(i64::MAX);
     let mut session =
-        Session { runner, scope, now_ns, ends: clock::now() + deadline, stats: Stats::default() };
+        Session { runner, scope, now_ns, ends: clock::now() + deadline, limits, stats: Stats::default() };
     match request {
         QueryRequest::Trace(query) => session.trace(&query).await.map(QueryAnswer::Trace),
         QueryRequest::Traces(query) => session.traces(&query).await.map(QueryAnswer::Traces),
@@ -136,6 +138,7 @@ struct Session<'a> {
     scope: &'a Scope,
     now_ns: i64,
     ends: Instant,
+    limits: QueryLimits,
     stats: Stats,
 }
 
@@ -146,7 +149,7 @@ impl Session<'_> {
         if left.is_zero() {
             return Err(QueryError::Timeout);
         }
-        let run = self.runner.run(statement, QueryLimits::default(), left);
+        let run = self.runner.run(statement, self.limits, left);
         let result = tokio::time::timeout_at(self.ends, run).await.map_err(|_| QueryError::Timeout)??;
         self.stats.rows_read += result.rows_read;
         self.stats.bytes_read += result.bytes_read;

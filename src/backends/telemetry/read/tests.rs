@@ -60,7 +60,7 @@ async fn ask(stand: &Stand, path: &str, pairs: &[(&str, &str)]) -> Result<QueryA
         "metrics/query" => QueryRequest::metric_range(pairs, now)?,
         id => QueryRequest::trace(id, pairs)?,
     };
-    execute(stand, &Scope::dev_default(), request, NOW, Duration::from_secs(5)).await
+    execute(stand, &Scope::dev_default(), request, NOW, Duration::from_secs(5), QueryLimits::default()).await
 }
 
 fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
@@ -162,7 +162,15 @@ impl SqlRunner for Silent {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_never_answers_ends_at_the_deadline() {
     let request = QueryRequest::services(vec![], 1).unwrap();
-    let asked = execute(&Silent, &Scope::dev_default(), request, NOW, Duration::from_secs(30)).await;
+    let asked = execute(
+        &Silent,
+        &Scope::dev_default(),
+        request,
+        NOW,
+        Duration::from_secs(30),
+        QueryLimits::default(),
+    )
+    .await;
     assert_eq!(asked, Err(QueryError::Timeout));
 }
 
