@@ -17,6 +17,7 @@ use crate::clock;
 use crate::config::live::LiveConfig;
 use crate::config::stream::Compression;
 use crate::config::{Config, Loaded};
+use crate::domain::admin::{AdminAccess, SHORTEST_TOKEN};
 use crate::domain::auth::{Grant, KeyTable};
 use crate::domain::failure::FailureClass;
 use crate::domain::scope::Scope;
@@ -97,6 +98,7 @@ fn parts(live: &LiveConfig, log: &EmbeddedLog, io: tokio::runtime::Handle) -> Re
         log: Arc::new(log.clone()),
         telemetry: Arc::new(telemetry),
         keys: Arc::new(ArcSwap::from_pointee(key_table(&config)?)),
+        admin: Arc::new(ArcSwap::from_pointee(admin_access(&config)?)),
         metrics: Metrics::new(),
         io,
         view: Arc::new(ArcSwap::from_pointee(None)),
@@ -158,6 +160,27 @@ fn key_table(config: &Config) -> Result<KeyTable, String> {
         expires_at: None,
     });
     Ok(KeyTable::new(keys, loopback))
+}
+
+/// The rule of the admin side. Reads the token's file anew each time, so that a token can be changed by it.
+///
+/// # Errors
+/// The file cannot be read, or holds no token.
+pub fn admin_access(config: &Config) -> Result<AdminAccess, String> {
+    let serve = &config.serve;
+    let Some(file) = &serve.admin_token_file else {
+        return Ok(AdminAccess::new(Some(serve.admin_token.expose()), serve.admin_loopback));
+    };
+    let at = file.display();
+    let token = std::fs::read_to_string(file)
+        .map_err(|error| format!("serve.admin_token_file {at} cannot be read: {error}"))?;
+    if token.trim().len() < SHORTEST_TOKEN {
+        return Err(format!(
+            "serve.admin_token_file {at} holds no token of at least {SHORTEST_TOKEN} characters: \
+             make one with `openssl rand -hex 24`"
+        ));
+    }
+    Ok(AdminAccess::new(Some(&token), serve.admin_loopback))
 }
 
 /// Tells a person where to send and where to look.

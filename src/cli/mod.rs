@@ -17,6 +17,8 @@ use crate::tools::error::ToolError;
 use crate::tools::load::{self, LoadArgs as LoadGeneratorArgs};
 
 mod key;
+mod look;
+mod remote;
 mod tree;
 
 /// An observability backend: OpenTelemetry in, durable, stored and found again, on supervised actors.

@@ -1,12 +1,15 @@
 //! `[serve]`: the REST API and what a single query may cost.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::effect::Effect::Restarts;
 use super::reader::Reader;
 use super::schema::{Validate, config_struct};
+use super::secret::Secret;
 use super::units::ByteSize;
+use crate::domain::admin::SHORTEST_TOKEN;
 
 config_struct! {
     /// The query gateway.
@@ -17,6 +20,14 @@ config_struct! {
         deadline: Duration = Duration::from_secs(30),
         /// Requests answered at once. Others wait, then are told to come back (429).
         max_in_flight: u32 = 64,
+        /// Token of operators: opens /admin and /metrics, for changes too. At least 16 characters. Better given as
+        /// OBTRACE_ADMIN_TOKEN than in a file. Without one, only clients on the machine of `obtrace dev` are let in.
+        admin_token: Secret = Secret::default(),
+        /// File that holds the token, in place of admin_token.
+        admin_token_file: Option<PathBuf> = None,
+        /// Whether a client on this machine may look at /admin and /metrics without the token, and, while no token is
+        /// set, steer as well. For `obtrace dev` only: behind a proxy on this machine everybody is such a client.
+        admin_loopback: bool = false,
         /// Bounds of a single query.
         query: QueryConfig = QueryConfig::default(),
     }
@@ -47,6 +58,13 @@ impl Validate for ServeConfig {
         }
         if self.max_in_flight == 0 {
             at.refuse(&["max_in_flight"], "must be at least 1");
+        }
+        let token = self.admin_token.expose().trim();
+        if !token.is_empty() && token.len() < SHORTEST_TOKEN {
+            at.refuse(&["admin_token"], &format!("is too short: at least {SHORTEST_TOKEN} characters"));
+        }
+        if !token.is_empty() && self.admin_token_file.is_some() {
+            at.refuse(&["admin_token_file", "admin_token"], "does not fit: admin_token is set as well");
         }
     }
 }

@@ -97,7 +97,8 @@ fn bucket(hash: &KeyHash) -> [u8; 8] {
     first
 }
 
-fn is_loopback(peer: IpAddr) -> bool {
+/// Whether an address is this machine's own.
+pub fn is_loopback(peer: IpAddr) -> bool {
     match peer {
         IpAddr::V4(ip) => ip.is_loopback(),
         IpAddr::V6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),

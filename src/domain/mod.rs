@@ -1,5 +1,6 @@
 //! The pure rules of Obtrace: no actix, no tokio, no I/O, no clock. Everything here can be tested by calling it.
 
+pub mod admin;
 pub mod auth;
 pub mod block;
 pub mod columns;

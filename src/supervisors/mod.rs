@@ -12,6 +12,7 @@ use crate::backends::event_log::EventLog;
 use crate::backends::telemetry::client::TelemetryClient;
 use crate::config::Config;
 use crate::config::live::LiveConfig;
+use crate::domain::admin::AdminAccess;
 use crate::domain::auth::KeyTable;
 use crate::telemetry::metrics::Metrics;
 use kernel::policy::Policy;
@@ -41,6 +42,8 @@ pub struct Parts {
     pub telemetry: Arc<TelemetryClient>,
     /// All API keys.
     pub keys: Arc<ArcSwap<KeyTable>>,
+    /// Who may look at the process itself and steer it.
+    pub admin: Arc<ArcSwap<AdminAccess>>,
     /// The metrics of the process.
     pub metrics: Metrics,
     /// The multi-thread runtime of the I/O clients.

@@ -1,5 +1,6 @@
 //! The `serve` subtree (`query-gateway`): the query handlers, then the API listener in front of them.
 
+use crate::actors::serve::http::admin::AdminDeps;
 use crate::actors::serve::listener::{ApiListener, Gateway};
 use crate::actors::serve::query::QueryHandler;
 
@@ -21,8 +22,11 @@ pub fn subtree(parts: &Parts) -> ChildSpec {
     let gateway = Gateway {
         queries: lane.port(),
         keys: parts.keys.clone(),
-        view: parts.view.clone(),
-        metrics: parts.metrics.clone(),
+        admin: AdminDeps {
+            access: parts.admin.clone(),
+            view: parts.view.clone(),
+            metrics: parts.metrics.clone(),
+        },
         config: parts.live.clone(),
     };
     let http =

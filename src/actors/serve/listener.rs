@@ -11,10 +11,11 @@ use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{ActorContext, AsyncContext};
 use actix_web::dev::ServerHandle;
 use actix_web::http::header::HeaderMap;
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::{App, HttpServer};
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 
+use super::http::admin::{self, AdminDeps};
 use super::http::{ApiDeps, Denied, PartState, QueryPort, Readiness, ScopeResolver, configure};
 use crate::clock;
 use crate::config::live::LiveConfig;
@@ -27,11 +28,6 @@ use crate::supervisors::kernel::port::{Port, PortError};
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Seat, Seated, Worker};
 use crate::supervisors::kernel::snapshot::ChildState;
-use crate::supervisors::kernel::tree::TreeView;
-use crate::telemetry::metrics::Metrics;
-
-/// The tree, once it runs.
-pub type SharedView = Arc<ArcSwap<Option<TreeView>>>;
 
 /// What the API stands on.
 #[derive(Clone)]
@@ -40,10 +36,8 @@ pub struct Gateway {
     pub queries: Port<RunQuery>,
     /// All API keys.
     pub keys: Arc<ArcSwap<KeyTable>>,
-    /// The tree.
-    pub view: SharedView,
-    /// The metrics of the process.
-    pub metrics: Metrics,
+    /// The admin side.
+    pub admin: AdminDeps,
     /// Where it listens (`serve.http`, read at launch) and what a request may cost (read for each).
     pub config: LiveConfig,
 }
@@ -64,12 +58,7 @@ impl ApiListener {
     fn serve(&mut self, ctx: &mut Seated<Self>) -> std::io::Result<()> {
         let gateway = self.gateway.clone();
         let server = HttpServer::new(move || {
-            let admin = web::Data::new(gateway.clone());
-            App::new()
-                .app_data(admin)
-                .route("/metrics", web::get().to(metrics))
-                .route("/admin/tree", web::get().to(tree))
-                .configure(configure(gateway.api()))
+            App::new().configure(admin::configure(gateway.admin.clone())).configure(configure(gateway.api()))
         })
         .workers(1)
         // A client that hangs up takes its query with it.
@@ -129,7 +118,7 @@ impl Gateway {
         ApiDeps {
             queries: Arc::new(Questions(self.queries.clone())),
             scopes: Arc::new(Keys(self.keys.clone())),
-            readiness: Arc::new(Up(self.view.clone())),
+            readiness: Arc::new(Up(self.admin.view.clone())),
             config: self.config.clone(),
         }
     }
@@ -178,7 +167,7 @@ impl ScopeResolver for Keys {
     }
 }
 
-struct Up(SharedView);
+struct Up(admin::SharedView);
 
 impl Readiness for Up {
     fn parts(&self) -> Vec<PartState> {
@@ -194,20 +183,5 @@ impl Readiness for Up {
             detail: if part.is_up() { String::new() } else { format!("{:?}", part.state) },
         });
         std::iter::once(whole).chain(parts).collect()
-    }
-}
-
-async fn metrics(gateway: web::Data<Gateway>) -> HttpResponse {
-    let Some(view) = (**gateway.view.load()).clone() else {
-        return HttpResponse::ServiceUnavailable().body("the tree is starting");
-    };
-    let text = gateway.metrics.render(&view.snapshot());
-    HttpResponse::Ok().content_type("application/openmetrics-text; version=1.0.0; charset=utf-8").body(text)
-}
-
-async fn tree(gateway: web::Data<Gateway>) -> HttpResponse {
-    match &**gateway.view.load() {
-        Some(view) => HttpResponse::Ok().json(view.snapshot()),
-        None => HttpResponse::ServiceUnavailable().body("the tree is starting"),
     }
 }

@@ -49,12 +49,12 @@ pub fn mount_viewer(service: &mut web::ServiceConfig) {
         .service(
             web::resource(VIEWER_PATH)
                 .route(web::get().to(to_folder))
-                .default_service(web::to(reply::method_not_allowed)),
+                .default_service(web::to(reply::only_get)),
         )
         .service(
             web::resource("/api/docs/{file:.*}")
                 .route(web::get().to(viewer_file))
-                .default_service(web::to(reply::method_not_allowed)),
+                .default_service(web::to(reply::only_get)),
         );
 }
 

@@ -3,6 +3,7 @@
 //! Whatever fails is answered as an RFC 9457 problem document, unknown paths and methods included. A request whose connection is dropped
 //! drops its question with it; no request runs longer than the deadline.
 
+pub mod admin;
 pub mod docs;
 pub mod health;
 pub mod openapi;

@@ -3,7 +3,7 @@
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{IntoParams, IntoResponses, Modify, OpenApi};
 
-use super::{docs, health, routes};
+use super::{admin, docs, health, routes};
 use crate::domain::query::problem::Problem;
 
 /// What a query can answer when it cannot answer.
@@ -30,6 +30,20 @@ pub enum QueryProblems {
     /// No answer within the deadline.
     #[response(status = 504, content_type = "application/problem+json")]
     Timeout(#[to_schema] Problem),
+}
+
+/// Why the admin side does not answer.
+#[derive(Debug, IntoResponses)]
+pub enum AdminProblems {
+    /// No admin token, or another one.
+    #[response(status = 401, content_type = "application/problem+json")]
+    Unauthorized(#[to_schema] Problem),
+    /// No admin token is set, and the caller is not on the machine of an `obtrace dev`.
+    #[response(status = 403, content_type = "application/problem+json")]
+    Forbidden(#[to_schema] Problem),
+    /// The tree is starting.
+    #[response(status = 503, content_type = "application/problem+json")]
+    NotReady(#[to_schema] Problem),
 }
 
 /// Which part of a list. Times are RFC 3339, Unix seconds, milliseconds, microseconds or nanoseconds (told apart by magnitude), `now`, or
@@ -134,14 +148,16 @@ pub struct MetricRangeParams {
     ),
     paths(
         routes::trace, routes::traces, routes::spans, routes::logs, routes::metrics, routes::metric_range, routes::services,
-        routes::operations, docs::openapi_json, health::livez, health::readyz
+        routes::operations, docs::openapi_json, health::livez, health::readyz,
+        admin::tree::show, admin::tree::metrics
     ),
     tags(
         (name = "traces", description = "Traces and spans"),
         (name = "logs", description = "Log records"),
         (name = "metrics", description = "Metrics"),
         (name = "services", description = "Rate, errors and durations"),
-        (name = "health", description = "For load balancers and operators")
+        (name = "health", description = "For load balancers"),
+        (name = "admin", description = "For operators, with the admin token; in `obtrace dev` a loopback client needs none while no token is set")
     ),
     security(("bearer" = []), ("api_key" = [])),
     modifiers(&Keys)
@@ -157,5 +173,7 @@ impl Modify for Keys {
         components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
         let header = ApiKey::Header(ApiKeyValue::new("x-api-key"));
         components.add_security_scheme("api_key", SecurityScheme::ApiKey(header));
+        components
+            .add_security_scheme("admin_token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
     }
 }

@@ -5,7 +5,7 @@ use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, W
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 
-use super::routes;
+use super::{admin, routes};
 use crate::domain::query::QueryError;
 use crate::domain::query::problem::{PROBLEM_JSON, Problem};
 
@@ -38,9 +38,10 @@ pub fn problem(problem: &Problem) -> HttpResponse {
 /// 404 for a path that is not served, with the nearest one that is.
 pub async fn no_such_path(request: HttpRequest) -> HttpResponse {
     let path: String = request.path().chars().take(256).collect();
-    let known = routes::ENDPOINTS.iter().map(|endpoint| endpoint.path);
+    let below = admin::ENDPOINTS.iter().map(|endpoint| format!("{}{}", admin::SCOPE, endpoint.path));
+    let known = routes::ENDPOINTS.iter().map(|endpoint| endpoint.path.to_owned()).chain(below);
     let near = known
-        .map(|known| (strsim::osa_distance(known, &path), known))
+        .map(|known| (strsim::osa_distance(&known, &path), known))
         .min()
         .filter(|(distance, _)| *distance <= 4);
     let detail = match near {
@@ -50,11 +51,22 @@ pub async fn no_such_path(request: HttpRequest) -> HttpResponse {
     problem(&Problem::new(404, "not-found", "Not found", detail, request.path()))
 }
 
-/// 405 for a method other than GET and HEAD.
-pub async fn method_not_allowed(request: HttpRequest) -> HttpResponse {
-    let detail = format!("{} is not possible here, only GET and HEAD are", request.method());
+/// 405 where only GET and HEAD are served.
+pub async fn only_get(request: HttpRequest) -> HttpResponse {
+    method_not_allowed(&request, "GET, HEAD")
+}
+
+/// 405 where only POST is served.
+pub async fn only_post(request: HttpRequest) -> HttpResponse {
+    method_not_allowed(&request, "POST")
+}
+
+fn method_not_allowed(request: &HttpRequest, allowed: &'static str) -> HttpResponse {
+    let words = allowed.replace(", ", " and ");
+    let are = if words == allowed { "is" } else { "are" };
+    let detail = format!("{} is not possible here, only {words} {are}", request.method());
     let mut response =
         problem(&Problem::new(405, "method-not-allowed", "Method not allowed", detail, request.path()));
-    response.headers_mut().insert(ALLOW, actix_web::http::header::HeaderValue::from_static("GET, HEAD"));
+    response.headers_mut().insert(ALLOW, actix_web::http::header::HeaderValue::from_static(allowed));
     response
 }

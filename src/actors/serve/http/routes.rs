@@ -30,7 +30,7 @@ macro_rules! get {
             mount: |resource| {
                 let get_or_head = guard::Any(guard::Get()).or(guard::Head());
                 let served = resource.route(web::route().guard(get_or_head).to($handler));
-                served.default_service(web::to(reply::method_not_allowed))
+                served.default_service(web::to(reply::only_get))
             },
         }
     };

@@ -1,0 +1,74 @@
+//! The admin side of the API: the tree, the metrics and what steers the process, all behind one guard.
+//!
+//! In: a request that [`guard`] let in. Out: JSON or metrics text; problem documents for what cannot be done. A route
+//! added to [`ENDPOINTS`] is guarded without further ado: GET and HEAD look, every other method changes something.
+
+pub mod guard;
+pub mod tree;
+
+use std::sync::Arc;
+
+use actix_web::middleware::from_fn;
+use actix_web::web;
+use actix_web::{Resource, guard as on};
+use arc_swap::ArcSwap;
+
+use super::reply;
+use crate::domain::admin::AdminAccess;
+use crate::supervisors::kernel::tree::TreeView;
+use crate::telemetry::metrics::Metrics;
+
+/// The tree, once it runs.
+pub type SharedView = Arc<ArcSwap<Option<TreeView>>>;
+
+/// What the admin routes stand on. Cheap to clone.
+#[derive(Clone)]
+pub struct AdminDeps {
+    /// Who is let in; may be replaced while the process runs.
+    pub access: Arc<ArcSwap<AdminAccess>>,
+    /// The tree.
+    pub view: SharedView,
+    /// The metrics of the process.
+    pub metrics: Metrics,
+}
+
+/// A path below `/admin` and how its handlers are mounted on it.
+pub struct AdminEndpoint {
+    /// Path below `/admin`, as the router spells it.
+    pub path: &'static str,
+    /// Puts the handlers onto a resource of that path.
+    pub mount: fn(Resource) -> Resource,
+}
+
+/// The scope of all of them.
+pub const SCOPE: &str = "/admin";
+/// Where Prometheus asks; guarded like the rest.
+pub const METRICS: &str = "/metrics";
+
+/// Everything below `/admin`.
+pub const ENDPOINTS: &[AdminEndpoint] = &[AdminEndpoint {
+    path: "/tree",
+    mount: |resource| resource.route(look().to(tree::show)).default_service(web::to(reply::only_get)),
+}];
+
+/// A route of GET and HEAD.
+fn look() -> actix_web::Route {
+    web::route().guard(on::Any(on::Get()).or(on::Head()))
+}
+
+/// Mounts the admin routes and the metrics.
+pub fn configure(deps: AdminDeps) -> impl FnOnce(&mut web::ServiceConfig) {
+    move |service| {
+        service.app_data(web::Data::new(deps));
+        let mut scope = web::scope(SCOPE);
+        for endpoint in ENDPOINTS {
+            scope = scope.service((endpoint.mount)(web::resource(endpoint.path)));
+        }
+        service.service(scope.default_service(web::to(reply::no_such_path)).wrap(from_fn(guard::guard)));
+        let metrics = web::resource(METRICS).route(look().to(tree::metrics));
+        service.service(metrics.default_service(web::to(reply::only_get)).wrap(from_fn(guard::guard)));
+    }
+}
+
+#[cfg(test)]
+mod tests;

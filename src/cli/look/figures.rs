@@ -1,0 +1,76 @@
+//! Figures for people: bytes, counts, rates and times in, a few characters out.
+
+/// Units of bytes, each 1024 of the one before.
+const BYTES: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+
+fn unit(bytes: u64) -> (u64, &'static str) {
+    let step = (0..BYTES.len() - 1).take_while(|n| bytes >> (10 * (n + 1)) > 0).count();
+    (1 << (10 * step), BYTES[step])
+}
+
+/// `212/256MiB`: both in the unit of the larger one.
+pub(crate) fn bytes_of(bytes: u64, capacity: u64) -> String {
+    let (scale, name) = unit(capacity.max(bytes));
+    format!("{}/{}{name}", scaled(bytes, scale), scaled(capacity, scale))
+}
+
+/// At most one digit behind the point, and none where it says nothing.
+fn scaled(n: u64, scale: u64) -> String {
+    let value = n as f64 / scale as f64;
+    if value >= 10.0 || n.is_multiple_of(scale) { format!("{value:.0}") } else { format!("{value:.1}") }
+}
+
+/// `950`, `12.3k`, `4.0M`.
+pub(crate) fn count(n: f64) -> String {
+    let (value, name) = match n.abs() {
+        n if n >= 1e9 => (1e9, "G"),
+        n if n >= 1e6 => (1e6, "M"),
+        n if n >= 1e4 => (1e3, "k"),
+        _ => (1.0, ""),
+    };
+    let scaled = n / value;
+    if name.is_empty() && (scaled >= 10.0 || scaled.fract() == 0.0) {
+        format!("{scaled:.0}")
+    } else {
+        format!("{scaled:.1}{name}")
+    }
+}
+
+/// `3d04h`, `2h05m`, `2m10s`, `12s`.
+pub(crate) fn span(seconds: u64) -> String {
+    let (days, hours, minutes, rest) =
+        (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{rest}s"),
+        (0, 0, _) if rest == 0 => format!("{minutes}m"),
+        (0, 0, _) => format!("{minutes}m{rest:02}s"),
+        (0, _, _) => format!("{hours}h{minutes:02}m"),
+        _ => format!("{days}d{hours:02}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_scaled_to_the_larger_of_a_pair() {
+        assert_eq!(bytes_of(212 << 20, 256 << 20), "212/256MiB");
+        assert_eq!(bytes_of(0, 64 << 20), "0/64MiB");
+        assert_eq!(bytes_of(1536 << 10, 8 << 20), "1.5/8MiB");
+        assert_eq!(bytes_of(300, 900), "300/900B");
+    }
+
+    #[test]
+    fn counts_and_times_are_short() {
+        assert_eq!(
+            ["0", "7", "9999", "12.3k", "4.0M", "2.5G"].map(String::from),
+            [count(0.0), count(7.0), count(9999.0), count(12_340.0), count(4e6), count(2.5e9)]
+        );
+        assert_eq!(count(0.25), "0.2");
+        assert_eq!(
+            ["12s", "2m", "2m10s", "2h05m", "3d04h"].map(String::from),
+            [span(12), span(120), span(130), span(7_530), span(3 * 86_400 + 4 * 3600 + 59)]
+        );
+    }
+}
