@@ -16,6 +16,7 @@ use crate::tools::demo::{self, DemoArgs};
 use crate::tools::error::ToolError;
 use crate::tools::load::{self, LoadArgs as LoadGeneratorArgs};
 
+mod dlq;
 mod key;
 mod look;
 mod remote;
@@ -41,6 +42,8 @@ enum Command {
     Load(Box<LoadGeneratorArgs>),
     /// The supervision tree of a running Obtrace
     Tree(tree::TreeArgs),
+    /// Dead letters of a running Obtrace: what could not be stored, and putting it back
+    Dlq(dlq::DlqArgs),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -92,6 +95,7 @@ impl Cli {
             Command::Demo(args) => tool(demo::run(args)),
             Command::Load(args) => tool(load::run(*args)),
             Command::Tree(args) => client(tree::run(args)),
+            Command::Dlq(args) => client(dlq::run(args)),
             Command::Config(ConfigCommand::Check(args)) => check(&args),
             Command::Key(command) => key::run(&command),
             Command::Engine(args) => engine::run(args),

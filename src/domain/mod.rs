@@ -4,6 +4,7 @@ pub mod admin;
 pub mod auth;
 pub mod block;
 pub mod columns;
+pub mod dead_letters;
 pub mod envelope;
 pub mod failure;
 pub mod offence;

@@ -67,10 +67,10 @@ impl Parts {
 /// The whole tree.
 pub fn tree(parts: &Parts) -> ChildSpec {
     let (store, store_port) = store::subtree(parts);
-    let (broker_out, producer) = stream::broker_out(parts);
+    let (broker_out, stream::BrokerPorts { producer, letters }) = stream::broker_out(parts);
     let (process, process_port) = process::subtree(parts, store_port, producer.clone());
     let stream_in = stream::stream_in(parts, &process_port);
-    let serve = serve::subtree(parts);
+    let serve = serve::subtree(parts, letters);
     let ingest = ingest::subtree(parts, producer);
     ChildSpec::supervisor(
         "root",

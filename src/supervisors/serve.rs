@@ -3,13 +3,15 @@
 use crate::actors::serve::http::admin::AdminDeps;
 use crate::actors::serve::listener::{ApiListener, Gateway};
 use crate::actors::serve::query::QueryHandler;
+use crate::messages::stream::AskLetters;
 
 use super::Parts;
 use super::kernel::lane::Lane;
+use super::kernel::port::Port;
 use super::kernel::spec::ChildSpec;
 
 /// The subtree.
-pub fn subtree(parts: &Parts) -> ChildSpec {
+pub fn subtree(parts: &Parts, letters: Port<AskLetters>) -> ChildSpec {
     let policy = parts.policy("serve.query");
     let lane = Lane::new("serve.query", policy.lane);
     let query = ChildSpec::replicated("query", policy, |name, policy| {
@@ -26,6 +28,7 @@ pub fn subtree(parts: &Parts) -> ChildSpec {
             access: parts.admin.clone(),
             view: parts.view.clone(),
             metrics: parts.metrics.clone(),
+            letters,
         },
         config: parts.live.clone(),
     };

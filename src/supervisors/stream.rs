@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::actors::stream::consumer::{ConsumerDeps, PartitionConsumer, Rung};
+use crate::actors::stream::letters::LetterDesk;
 use crate::actors::stream::producer::Producer;
 use crate::actors::stream::retention::Retention;
 use crate::domain::signal::{RETRY_TOPICS, Signal};
 use crate::messages::process::ProcessBlock;
-use crate::messages::stream::AppendRecord;
+use crate::messages::stream::{AppendRecord, AskLetters};
 
 use super::Parts;
 use super::kernel::lane::Lane;
@@ -20,8 +21,17 @@ const RETENTION_EVERY: Duration = Duration::from_secs(30);
 /// Consumer group of the OTLP workers.
 pub const WORKER_GROUP: &str = "worker-otlp";
 
-/// The writing end, and the port of the producer.
-pub fn broker_out(parts: &Parts) -> (ChildSpec, Port<AppendRecord>) {
+/// The ports of the writing end.
+#[derive(Debug, Clone)]
+pub struct BrokerPorts {
+    /// The producer.
+    pub producer: Port<AppendRecord>,
+    /// The desk of the dead letters.
+    pub letters: Port<AskLetters>,
+}
+
+/// The writing end with the desk of the dead letters, and their ports.
+pub fn broker_out(parts: &Parts) -> (ChildSpec, BrokerPorts) {
     let policy = parts.policy("broker_out.producer");
     let lane = Lane::new("broker_out.producer", policy.lane);
     let port = lane.port();
@@ -33,8 +43,14 @@ pub fn broker_out(parts: &Parts) -> (ChildSpec, Port<AppendRecord>) {
     let retention = ChildSpec::worker("retention", parts.policy("broker_out.retention"), move |_| {
         Retention::new(log.clone(), RETENTION_EVERY)
     });
-    let children = vec![producer, retention.build()];
-    (ChildSpec::supervisor("broker_out", parts.policy("broker_out"), children), port)
+    let policy = parts.policy("broker_out.letters");
+    let desk_lane = Lane::new("broker_out.letters", policy.lane);
+    let ports = BrokerPorts { producer: port.clone(), letters: desk_lane.port() };
+    let log = parts.log.clone();
+    let letters = ChildSpec::worker("letters", policy, move |_| LetterDesk::new(log.clone(), port.clone()))
+        .reads(&desk_lane);
+    let children = vec![producer, retention.build(), letters.build()];
+    (ChildSpec::supervisor("broker_out", parts.policy("broker_out"), children), ports)
 }
 
 /// Most records of a rung in one block: each is stored by itself.

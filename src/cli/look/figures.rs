@@ -14,6 +14,12 @@ pub(crate) fn bytes_of(bytes: u64, capacity: u64) -> String {
     format!("{}/{}{name}", scaled(bytes, scale), scaled(capacity, scale))
 }
 
+/// `2KiB`, `1.5MiB`.
+pub(crate) fn bytes(bytes: u64) -> String {
+    let (scale, name) = unit(bytes);
+    format!("{}{name}", scaled(bytes, scale))
+}
+
 /// At most one digit behind the point, and none where it says nothing.
 fn scaled(n: u64, scale: u64) -> String {
     let value = n as f64 / scale as f64;
@@ -59,6 +65,7 @@ mod tests {
         assert_eq!(bytes_of(0, 64 << 20), "0/64MiB");
         assert_eq!(bytes_of(1536 << 10, 8 << 20), "1.5/8MiB");
         assert_eq!(bytes_of(300, 900), "300/900B");
+        assert_eq!([bytes(0), bytes(2048), bytes(1536 << 10)], ["0B", "2KiB", "1.5MiB"]);
     }
 
     #[test]

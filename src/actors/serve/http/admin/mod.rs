@@ -3,6 +3,7 @@
 //! In: a request that [`guard`] let in. Out: JSON or metrics text; problem documents for what cannot be done. A route
 //! added to [`ENDPOINTS`] is guarded without further ado: GET and HEAD look, every other method changes something.
 
+pub mod dlq;
 pub mod guard;
 pub mod tree;
 
@@ -15,6 +16,8 @@ use arc_swap::ArcSwap;
 
 use super::reply;
 use crate::domain::admin::AdminAccess;
+use crate::messages::stream::AskLetters;
+use crate::supervisors::kernel::port::Port;
 use crate::supervisors::kernel::tree::TreeView;
 use crate::telemetry::metrics::Metrics;
 
@@ -30,6 +33,8 @@ pub struct AdminDeps {
     pub view: SharedView,
     /// The metrics of the process.
     pub metrics: Metrics,
+    /// The dead letters.
+    pub letters: Port<AskLetters>,
 }
 
 /// A path below `/admin` and how its handlers are mounted on it.
@@ -46,10 +51,27 @@ pub const SCOPE: &str = "/admin";
 pub const METRICS: &str = "/metrics";
 
 /// Everything below `/admin`.
-pub const ENDPOINTS: &[AdminEndpoint] = &[AdminEndpoint {
-    path: "/tree",
-    mount: |resource| resource.route(look().to(tree::show)).default_service(web::to(reply::only_get)),
-}];
+pub const ENDPOINTS: &[AdminEndpoint] = &[
+    AdminEndpoint {
+        path: "/tree",
+        mount: |resource| resource.route(look().to(tree::show)).default_service(web::to(reply::only_get)),
+    },
+    AdminEndpoint {
+        path: "/dlq",
+        mount: |resource| resource.route(look().to(dlq::list)).default_service(web::to(reply::only_get)),
+    },
+    // Before the letters, of which none is called so.
+    AdminEndpoint {
+        path: "/dlq/replay",
+        mount: |resource| {
+            resource.route(web::post().to(dlq::replay)).default_service(web::to(reply::only_post))
+        },
+    },
+    AdminEndpoint {
+        path: "/dlq/{id}",
+        mount: |resource| resource.route(look().to(dlq::show)).default_service(web::to(reply::only_get)),
+    },
+];
 
 /// A route of GET and HEAD.
 fn look() -> actix_web::Route {

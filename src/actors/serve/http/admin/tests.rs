@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use serde_json::Value;
 
 use super::*;
+use crate::supervisors::kernel::lane::Lane;
 use crate::supervisors::kernel::policy::Policy;
 use crate::supervisors::kernel::pools::{INLINE, Pools};
 use crate::supervisors::kernel::seat::Worker;
@@ -36,6 +37,7 @@ fn deps(token: Option<&str>, loopback: bool, view: Option<TreeView>) -> AdminDep
         access: Arc::new(ArcSwap::from_pointee(AdminAccess::new(token, loopback))),
         view: Arc::new(ArcSwap::from_pointee(view)),
         metrics: Metrics::new(),
+        letters: Lane::new("letters", Policy::default().lane).port(),
     }
 }
 
