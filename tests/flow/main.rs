@@ -7,4 +7,6 @@ mod clients;
 mod crash;
 mod ingest;
 #[cfg(feature = "chaos")]
+mod letters;
+#[cfg(feature = "chaos")]
 mod poison;

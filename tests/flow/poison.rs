@@ -15,12 +15,12 @@ use serde_json::{Value, json};
 
 use crate::support::{Obtrace, Options, block_on, post};
 
-const LONG: Duration = Duration::from_secs(120);
+pub(crate) const LONG: Duration = Duration::from_secs(120);
 const ITEMS: usize = 500;
 /// No rungs: what fails is in the dead letters at once.
-const NO_LADDER: [&str; 2] = ["process.retry.first=0s", "process.retry.second=0s"];
+pub(crate) const NO_LADDER: [&str; 2] = ["process.retry.first=0s", "process.retry.second=0s"];
 
-fn options(poison: &str, set: &[&str]) -> Options {
+pub(crate) fn options(poison: &str, set: &[&str]) -> Options {
     Options {
         env: vec![("OBTRACE_CHAOS_POISON".into(), poison.into())],
         set: set.iter().chain(&["stream.partitions=1"]).map(ToString::to_string).collect(),
@@ -28,7 +28,7 @@ fn options(poison: &str, set: &[&str]) -> Options {
 }
 
 /// A request of `count` items of a signal, all "harmless" but number `at`, which holds `text`.
-fn request(signal: Signal, count: usize, at: usize, text: &str) -> Value {
+pub(crate) fn request(signal: Signal, count: usize, at: usize, text: &str) -> Value {
     let time = obtrace::clock::unix_nanos().to_string();
     let texts = (0..count).map(|n| if n == at { text.to_owned() } else { format!("harmless{n}") });
     let resource = json!({"attributes": [{"key": "service.name", "value": {"stringValue": "till"}}]});
@@ -59,7 +59,7 @@ fn request(signal: Signal, count: usize, at: usize, text: &str) -> Value {
     }
 }
 
-fn send(obtrace: &Obtrace, signal: Signal, body: &Value) {
+pub(crate) fn send(obtrace: &Obtrace, signal: Signal, body: &Value) {
     let url = format!("{}/v1/{signal}", obtrace.http);
     let json = [("content-type", "application/json")];
     let (status, _, answer) = post(&url, &json, serde_json::to_vec(body).expect("json"));
@@ -67,7 +67,7 @@ fn send(obtrace: &Obtrace, signal: Signal, body: &Value) {
 }
 
 /// How many items of a signal the store holds.
-fn stored(obtrace: &Obtrace, signal: Signal) -> u64 {
+pub(crate) fn stored(obtrace: &Obtrace, signal: Signal) -> u64 {
     let path = match signal {
         Signal::Traces => "/api/v1/spans?limit=10000&start=now-1h",
         Signal::Logs => "/api/v1/logs?limit=10000&start=now-1h",
@@ -79,7 +79,7 @@ fn stored(obtrace: &Obtrace, signal: Signal) -> u64 {
     }
     match signal {
         Signal::Metrics => {
-            let series = answer["series"].as_array().cloned().unwrap_or_default();
+            let series = answer["items"].as_array().cloned().unwrap_or_default();
             let points = series.iter().flat_map(|one| one["points"].as_array().cloned().unwrap_or_default());
             points.filter_map(|point| point["value"].as_f64()).sum::<f64>() as u64
         }
@@ -87,7 +87,7 @@ fn stored(obtrace: &Obtrace, signal: Signal) -> u64 {
     }
 }
 
-fn wait_stored(obtrace: &Obtrace, signal: Signal, count: usize) {
+pub(crate) fn wait_stored(obtrace: &Obtrace, signal: Signal, count: usize) {
     let until = std::time::Instant::now() + LONG;
     loop {
         let found = stored(obtrace, signal);
@@ -101,7 +101,7 @@ fn wait_stored(obtrace: &Obtrace, signal: Signal, count: usize) {
 }
 
 /// A counter of `/metrics`, summed over its labels that hold `label`.
-fn counter(obtrace: &Obtrace, name: &str, label: &str) -> u64 {
+pub(crate) fn counter(obtrace: &Obtrace, name: &str, label: &str) -> u64 {
     let (_, text) = obtrace.get("/metrics");
     let lines = text.as_str().unwrap_or_default().lines().filter(|line| line.starts_with(name));
     let values = lines
@@ -110,7 +110,7 @@ fn counter(obtrace: &Obtrace, name: &str, label: &str) -> u64 {
     values.sum()
 }
 
-fn wait_counter(obtrace: &Obtrace, name: &str, label: &str, value: u64) {
+pub(crate) fn wait_counter(obtrace: &Obtrace, name: &str, label: &str, value: u64) {
     let until = std::time::Instant::now() + LONG;
     while counter(obtrace, name, label) != value {
         let is = counter(obtrace, name, label);

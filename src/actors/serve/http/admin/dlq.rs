@@ -107,7 +107,10 @@ pub async fn replay(
         (Some(_), None) => return bad(&request, format!("ids must be 1 to {MOST_LETTERS} numbers")),
         (None, Some(filter)) => Selection::Matching(filter, order.cursor),
         _ => {
-            return bad(&request, String::from("give either ids or a filter; {} as filter takes all letters"));
+            return bad(
+                &request,
+                String::from("give either ids or a filter; {} as filter takes all letters"),
+            );
         }
     };
     answer(&request, &deps, LetterAsk::Replay { what, dry_run: order.dry_run, who: admin.to_string() }).await
