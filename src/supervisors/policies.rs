@@ -173,5 +173,9 @@ fn to_kernel(node: NodePolicy, credits: usize) -> kernel::Policy {
         replicas: node.replicas as usize,
         max_children: node.max_children as usize,
         quarantine: kernel::QuarantinePolicy { cool_down: node.quarantine.cool_down },
+        breaker: kernel::BreakerPolicy {
+            open_after: node.breaker.open_after,
+            probe_every: node.breaker.probe_every,
+        },
     }
 }

@@ -5,6 +5,7 @@ mod groups;
 mod kernel;
 mod lanes;
 mod lanes_model;
+mod measures;
 mod refs;
 mod stop;
 mod support;

@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{Notify, Semaphore};
 
 use super::port::PortError;
+use super::probe::Probe;
 use super::seat::{Handle, Seat, Worker};
 use crate::clock;
 
@@ -18,11 +19,18 @@ pub struct ChildRef<W: Worker> {
 }
 
 struct Inner<W: Worker> {
-    current: ArcSwapOption<(u64, Addr<Seat<W>>)>,
+    current: ArcSwapOption<Live<W>>,
     changed: Notify,
     /// actix lets every clone of an address past the mailbox's bound; these permits are the real one.
     asks: Semaphore,
     bounded: AtomicBool,
+}
+
+/// The incarnation that was published last.
+struct Live<W: Worker> {
+    generation: u64,
+    addr: Addr<Seat<W>>,
+    probe: Probe,
 }
 
 impl<W: Worker> Clone for ChildRef<W> {
@@ -58,10 +66,11 @@ impl<W: Worker> ChildRef<W> {
     }
 
     /// Makes an address the one to ask, unless a later generation is already known.
-    pub(super) fn publish(&self, generation: u64, addr: Addr<Seat<W>>) {
-        let next = Arc::new((generation, addr));
+    pub(super) fn publish(&self, probe: &Probe, addr: Addr<Seat<W>>) {
+        let generation = probe.generation().number();
+        let next = Arc::new(Live { generation, addr, probe: probe.clone() });
         self.inner.current.rcu(|now| match now {
-            Some(now) if now.0 > generation => Some(now.clone()),
+            Some(now) if now.generation > generation => Some(now.clone()),
             _ => Some(next.clone()),
         });
         self.inner.changed.notify_waiters();
@@ -70,7 +79,7 @@ impl<W: Worker> ChildRef<W> {
     /// Forgets the address of `generation`, unless a later one has been published.
     pub(super) fn clear(&self, generation: u64) {
         let current = self.inner.current.load();
-        if current.as_ref().is_some_and(|now| now.0 == generation) {
+        if current.as_ref().is_some_and(|now| now.generation == generation) {
             // Swapped only against what was looked at: a successor may be publishing itself right now.
             self.inner.current.compare_and_swap(&*current, None);
         }
@@ -95,19 +104,20 @@ impl<W: Worker> ChildRef<W> {
             Err(_) if self.inner.current.load().is_some() => return Err(PortError::Full),
             Err(_) => return Err(PortError::Restarting),
         };
-        let addr = tokio::time::timeout_at(ends, self.live()).await.map_err(|_| PortError::Restarting)?;
-        match tokio::time::timeout_at(ends, addr.send(message)).await {
+        let live = tokio::time::timeout_at(ends, self.live()).await.map_err(|_| PortError::Restarting)?;
+        let _unanswered = live.probe.take_in_hand();
+        match tokio::time::timeout_at(ends, live.addr.send(message)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(PortError::Gone),
             Err(_) => Err(PortError::NoAnswer),
         }
     }
 
-    async fn live(&self) -> Addr<Seat<W>> {
+    async fn live(&self) -> Arc<Live<W>> {
         loop {
             let changed = self.inner.changed.notified();
-            if let Some(current) = self.inner.current.load_full().filter(|now| now.1.connected()) {
-                return current.1.clone();
+            if let Some(current) = self.inner.current.load_full().filter(|now| now.addr.connected()) {
+                return current;
             }
             changed.await;
         }

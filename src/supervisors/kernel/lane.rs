@@ -11,15 +11,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use futures_util::Stream;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use super::generation::Generation;
 use super::policy::LanePolicy;
 use super::port::Port;
-use super::probe::Probe;
+use super::probe::{InHand, Probe};
+use crate::clock;
 
 /// Byte bounds are kept in units of this size, so that large bounds fit the semaphore's counter.
 const UNIT: usize = 1024;
@@ -107,6 +110,8 @@ struct Parcel<M> {
     message: Arc<M>,
     units: u32,
     attempts: u32,
+    /// When it was sent; taken at its first delivery.
+    sent_at: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -116,10 +121,13 @@ struct Counters {
     redelivered: AtomicU64,
     poisoned: AtomicU64,
     shed: AtomicU64,
+    fenced: AtomicU64,
+    waited: AtomicU64,
+    waited_ns: AtomicU64,
 }
 
 /// Fill and counters of a lane, for the tree snapshot and metrics.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct LaneStats {
     /// Name of the lane, which is the path of the child that reads it.
     pub name: String,
@@ -143,6 +151,12 @@ pub struct LaneStats {
     pub poisoned: u64,
     /// Messages refused because the lane was full.
     pub shed: u64,
+    /// Times that an incarnation that had been replaced tried to acknowledge or to act.
+    pub fenced: u64,
+    /// Messages that were delivered at least once.
+    pub waited: u64,
+    /// Seconds that these waited from being sent to their first delivery, summed up.
+    pub waited_s: f64,
 }
 
 /// What the kernel can ask of a lane without knowing what travels in it.
@@ -230,6 +244,9 @@ impl<M: Cargo> LaneView for Lane<M> {
             redelivered: counters.redelivered.load(Ordering::Relaxed),
             poisoned: counters.poisoned.load(Ordering::Relaxed),
             shed: counters.shed.load(Ordering::Relaxed),
+            fenced: counters.fenced.load(Ordering::Relaxed),
+            waited: counters.waited.load(Ordering::Relaxed),
+            waited_s: Duration::from_nanos(counters.waited_ns.load(Ordering::Relaxed)).as_secs_f64(),
         }
     }
 
@@ -268,7 +285,8 @@ impl<M: Cargo> Shared<M> {
             }
             let place = state.next_place;
             state.next_place += 1;
-            state.queue.push_back(Parcel { place, message: Arc::new(message), units, attempts: 0 });
+            let sent_at = Some(clock::now());
+            state.queue.push_back(Parcel { place, message: Arc::new(message), units, attempts: 0, sent_at });
         }
         self.counters.sent.fetch_add(1, Ordering::Relaxed);
         self.wake_all();
@@ -279,6 +297,16 @@ impl<M: Cargo> Shared<M> {
         self.counters.shed.fetch_add(1, Ordering::Relaxed);
     }
 
+    fn count_fenced(&self) {
+        self.counters.fenced.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_wait(&self, sent_at: Instant) {
+        let waited = clock::now().saturating_duration_since(sent_at).as_nanos();
+        self.counters.waited.fetch_add(1, Ordering::Relaxed);
+        self.counters.waited_ns.fetch_add(u64::try_from(waited).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     fn release(&self, units: u32) {
         self.slots.add_permits(1);
         self.units.add_permits(units as usize);
@@ -287,11 +315,15 @@ impl<M: Cargo> Shared<M> {
     /// Ends a lease for good. False when its holder is a zombie: the lease was revoked, or is about to be.
     fn settle(&self, id: u64, by: &Generation) -> bool {
         if !by.is_current() {
+            self.count_fenced();
             self.give_back(id, true);
             return false;
         }
         let taken = self.state.lock().leased.remove(&id);
-        let Some((parcel, _)) = taken else { return false };
+        let Some((parcel, _)) = taken else {
+            self.count_fenced();
+            return false;
+        };
         self.counters.acked.fetch_add(1, Ordering::Relaxed);
         self.release(parcel.units);
         true
@@ -387,19 +419,21 @@ impl<M: Cargo> Stream for Inbox<M> {
         let credits = this.shared.policy.credits.max(1) as u64;
         let draining_only = this.probe.drain_requested() && *this.shared.intake.borrow() == Intake::Open;
         let may_take = !draining_only && this.held.count.load(Ordering::Acquire) < credits;
-        if let Some(parcel) = may_take.then(|| state.queue.pop_front()).flatten() {
+        if let Some(mut parcel) = may_take.then(|| state.queue.pop_front()).flatten() {
             let id = state.next_id();
+            parcel.sent_at.take().into_iter().for_each(|at| this.shared.count_wait(at));
             let lease = Lease {
                 message: parcel.message.clone(),
                 attempts: parcel.attempts,
                 id,
-                generation: this.probe.generation().clone(),
+                probe: this.probe.clone(),
+                _in_hand: this.probe.take_in_hand(),
                 shared: this.shared.clone(),
                 held: this.held.clone(),
                 open: true,
                 passed: std::sync::atomic::AtomicBool::new(false),
             };
-            state.leased.insert(id, (parcel, lease.generation.clone()));
+            state.leased.insert(id, (parcel, this.probe.generation().clone()));
             this.held.count.fetch_add(1, Ordering::AcqRel);
             this.probe.progress();
             return Poll::Ready(Some(lease));
@@ -428,7 +462,8 @@ pub struct Lease<M: Cargo> {
     message: Arc<M>,
     attempts: u32,
     id: u64,
-    generation: Generation,
+    probe: Probe,
+    _in_hand: InHand,
     shared: Arc<Shared<M>>,
     held: Arc<Held>,
     open: bool,
@@ -454,13 +489,30 @@ impl<M: Cargo> Lease<M> {
 
     /// The incarnation this lease was given to.
     pub fn generation(&self) -> &Generation {
-        &self.generation
+        self.probe.generation()
+    }
+
+    /// True as long as no later incarnation has taken over. Ask before writing anything outside, and again before
+    /// acknowledging it: a zombie must not write.
+    pub fn is_current(&self) -> bool {
+        self.probe.generation().is_current()
+    }
+
+    /// Its holder found out that it was replaced and acts no further: counts that, and lets go.
+    pub fn fenced(mut self) {
+        self.open = false;
+        self.shared.count_fenced();
+        self.shared.give_back(self.id, true);
+        self.let_go();
     }
 
     /// The work is done. False when the lease had been revoked, so that the work of a zombie must not count.
     pub fn ack(mut self) -> bool {
         self.open = false;
-        let counted = self.shared.settle(self.id, &self.generation);
+        let counted = self.shared.settle(self.id, self.probe.generation());
+        if counted {
+            self.probe.handled();
+        }
         self.let_go();
         counted
     }

@@ -66,7 +66,7 @@ async fn live<W: Worker>(
     if registration.handle().is_aborted() || !probe.generation().is_current() {
         return ExitReason::Killed;
     }
-    let mut run = match catch_unwind(AssertUnwindSafe(|| seat(&recipe, &probe))) {
+    let mut run = match probe.measured(|| catch_unwind(AssertUnwindSafe(|| seat(&recipe, &probe)))) {
         Ok(run) => Box::pin(run),
         Err(payload) => {
             let text = format!("{} at {}", panics::message_of(&*payload), panics::take_location());
@@ -76,15 +76,19 @@ async fn live<W: Worker>(
     let first = match probe.failure() {
         // The factory found out that there is nothing to start.
         Some((class, why)) => Some(ExitReason::Failed(class, why)),
-        None => match Abortable::new(AssertUnwindSafe(&mut run).catch_unwind(), registration).await {
-            Ok(Ok(())) => None,
-            Ok(Err(payload)) => Some(panicked(&*payload)),
-            Err(_) => Some(ExitReason::Killed),
-        },
+        None => {
+            let mut turn = Abortable::new(AssertUnwindSafe(&mut run).catch_unwind(), registration);
+            match std::future::poll_fn(|cx| probe.measured(|| turn.poll_unpin(cx))).await {
+                Ok(Ok(())) => None,
+                Ok(Err(payload)) => Some(panicked(&*payload)),
+                Err(_) => Some(ExitReason::Killed),
+            }
+        }
     };
     // The actor's own drop may panic too; the first fault keeps the blame.
     probe.set_over();
-    let fall = catch_unwind(AssertUnwindSafe(move || drop(run))).err().map(|payload| panicked(&*payload));
+    let fall = probe.measured(|| catch_unwind(AssertUnwindSafe(move || drop(run))));
+    let fall = fall.err().map(|payload| panicked(&*payload));
     if let Some(child_ref) = &recipe.known_as {
         child_ref.clear(generation);
     }
@@ -96,7 +100,7 @@ fn seat<W: Worker>(recipe: &Recipe<W>, probe: &Probe) -> ContextFut<Seat<W>, Con
     ctx.set_mailbox_capacity(recipe.control_capacity.max(1));
     let worker = (recipe.factory)(probe);
     if let Some(child_ref) = &recipe.known_as {
-        child_ref.publish(probe.generation().number(), actix::AsyncContext::address(&ctx));
+        child_ref.publish(probe, actix::AsyncContext::address(&ctx));
     }
     ctx.into_future(Seat::new(worker, probe.clone(), recipe.attach.clone()))
 }

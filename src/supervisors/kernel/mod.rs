@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod brain;
+pub mod breaker;
 pub mod chaos;
 pub mod child_ref;
 pub mod events;
@@ -12,6 +13,7 @@ pub mod exit;
 pub mod generation;
 pub mod lane;
 pub mod launch;
+pub mod meter;
 pub mod panics;
 pub mod policy;
 pub mod pools;

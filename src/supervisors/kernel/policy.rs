@@ -109,6 +109,15 @@ pub struct LanePolicy {
     pub credits: usize,
 }
 
+/// When the dependency of an adapter counts as down, see [`Breaker`](super::breaker::Breaker).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerPolicy {
+    /// Failures in a row that open the breaker.
+    pub open_after: u32,
+    /// Time between two probes while it is open.
+    pub probe_every: Duration,
+}
+
 /// Cool-down of a quarantined child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuarantinePolicy {
@@ -149,6 +158,8 @@ pub struct Policy {
     pub max_children: usize,
     /// Cool-down when `on_limit` is quarantine.
     pub quarantine: QuarantinePolicy,
+    /// When an adapter's dependency counts as down.
+    pub breaker: BreakerPolicy,
 }
 
 impl Default for Policy {
@@ -181,6 +192,7 @@ impl Default for Policy {
             replicas: 1,
             max_children: 512,
             quarantine: QuarantinePolicy { cool_down: Duration::from_secs(300) },
+            breaker: BreakerPolicy { open_after: 5, probe_every: Duration::from_secs(2) },
         }
     }
 }

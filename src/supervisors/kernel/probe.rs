@@ -1,13 +1,17 @@
 //! What an incarnation tells its supervisor about itself, and how it hears that it should drain.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::breaker::BreakerState;
 use super::events::{ChildEvent, Events};
 use super::generation::Generation;
+use super::meter::Meter;
 use crate::domain::failure::FailureClass;
 
 /// Why an incarnation is asked to finish up.
@@ -36,10 +40,38 @@ struct Inner {
     degraded: Mutex<Option<String>>,
     failure: Mutex<Option<(FailureClass, String)>>,
     drain: watch::Sender<Option<Drain>>,
+    gauges: Mutex<BTreeMap<&'static str, f64>>,
+    breaker: Mutex<Option<BreakerState>>,
+    /// Leases in hand and control messages not yet answered.
+    work: AtomicU64,
+    /// Declared waits under way.
+    waits: AtomicU64,
+    /// When the poll under way began, in nanoseconds from 1 by the meter's clock; 0 between polls.
+    polling: AtomicU64,
+    meter: Arc<Meter>,
+}
+
+/// A declared wait: until it is dropped, the incarnation may be without progress for longer.
+#[derive(Debug)]
+#[must_use = "the wait ends when this is dropped"]
+pub struct Waiting {
+    probe: Probe,
+}
+
+/// A piece of work in an incarnation's hands.
+#[derive(Debug)]
+pub(super) struct InHand {
+    probe: Probe,
 }
 
 impl Probe {
-    pub(super) fn new(child: usize, launch: u64, generation: Generation, events: Events) -> Self {
+    pub(super) fn new(
+        child: usize,
+        launch: u64,
+        generation: Generation,
+        events: Events,
+        meter: Arc<Meter>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 child,
@@ -52,6 +84,12 @@ impl Probe {
                 degraded: Mutex::new(None),
                 failure: Mutex::new(None),
                 drain: watch::Sender::new(None),
+                gauges: Mutex::default(),
+                breaker: Mutex::new(None),
+                work: AtomicU64::new(0),
+                waits: AtomicU64::new(0),
+                polling: AtomicU64::new(0),
+                meter,
             }),
         }
     }
@@ -63,7 +101,7 @@ impl Probe {
 
     /// A probe that reports to nobody, for an incarnation that the caller fences himself.
     pub fn for_generation(generation: Generation) -> Self {
-        Self::new(0, 0, generation, Events::default())
+        Self::new(0, 0, generation, Events::default(), Arc::default())
     }
 
     /// The incarnation this probe belongs to.
@@ -91,6 +129,75 @@ impl Probe {
     /// Steps of work counted so far.
     pub fn progressed(&self) -> u64 {
         self.inner.progress.load(Ordering::Relaxed)
+    }
+
+    /// Counts a message as handled: a lease acknowledged, a control message taken.
+    pub(super) fn handled(&self) {
+        self.inner.meter.count_handled();
+        self.progress();
+    }
+
+    /// Notes a piece of work until the returned guard is dropped.
+    pub(super) fn take_in_hand(&self) -> InHand {
+        self.inner.work.fetch_add(1, Ordering::AcqRel);
+        InHand { probe: self.clone() }
+    }
+
+    /// True while a lease is held or a control message is not answered.
+    pub fn has_work(&self) -> bool {
+        self.inner.work.load(Ordering::Acquire) > 0
+    }
+
+    /// Declares a wait for something outside, such as a store that is down or a disk: until the guard is dropped, the
+    /// incarnation counts as stalled only after `liveness.wait_after`. The end of a wait is progress.
+    pub fn wait(&self) -> Waiting {
+        self.inner.waits.fetch_add(1, Ordering::AcqRel);
+        Waiting { probe: self.clone() }
+    }
+
+    /// True inside a declared wait.
+    pub fn is_waiting(&self) -> bool {
+        self.inner.waits.load(Ordering::Acquire) > 0
+    }
+
+    /// Sets a figure that the tree shows, such as `lag`.
+    pub fn gauge(&self, name: &'static str, value: f64) {
+        self.inner.gauges.lock().insert(name, value);
+    }
+
+    /// The figures set so far.
+    pub fn gauges(&self) -> BTreeMap<&'static str, f64> {
+        self.inner.gauges.lock().clone()
+    }
+
+    /// Reports how the dependency behind this adapter stands; a [`Gate`](super::breaker::Gate) does so by itself.
+    pub fn breaker(&self, state: BreakerState) {
+        *self.inner.breaker.lock() = Some(state);
+    }
+
+    /// How the dependency stands, if the incarnation said so.
+    pub fn breaker_state(&self) -> Option<BreakerState> {
+        *self.inner.breaker.lock()
+    }
+
+    /// Runs one poll of the incarnation and measures it.
+    pub(super) fn measured<T>(&self, poll: impl FnOnce() -> T) -> T {
+        let from = self.inner.meter.now();
+        self.inner.polling.store(nanos(from) + 1, Ordering::Release);
+        let out = poll();
+        self.inner.polling.store(0, Ordering::Release);
+        self.inner.meter.polled(from, self.inner.meter.now());
+        out
+    }
+
+    /// Share of the last seconds that the node's worker spent in polls.
+    pub(super) fn busy_ratio(&self) -> f64 {
+        self.inner.meter.busy_ratio(self.in_poll_since())
+    }
+
+    fn in_poll_since(&self) -> Option<Duration> {
+        let since = self.inner.polling.load(Ordering::Acquire);
+        since.checked_sub(1).map(Duration::from_nanos)
     }
 
     /// Reports that something outside is down: a state that the tree shows, not a crash.
@@ -155,6 +262,23 @@ impl Probe {
             drain.wait_for(Option::is_some).await.ok().and_then(|kind| *kind).unwrap_or(Drain::Shutdown)
         }
     }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.probe.progress();
+        self.probe.inner.waits.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.probe.inner.work.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX - 1)
 }
 
 impl std::fmt::Debug for Probe {

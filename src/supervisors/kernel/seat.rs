@@ -99,7 +99,7 @@ where
     type Result = W::Result;
 
     fn handle(&mut self, message: M, ctx: &mut Self::Context) -> Self::Result {
-        self.probe.progress();
+        self.probe.handled();
         self.worker.handle(message, ctx)
     }
 }

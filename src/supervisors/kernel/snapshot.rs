@@ -1,5 +1,6 @@
 //! What operators see of the tree: live nodes, and the snapshot that `GET /admin/tree` and `obtrace tree` print.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,16 +8,19 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::breaker::BreakerState;
+use super::events::Events;
 use super::exit::ExitReason;
 use super::generation::Generations;
 use super::lane::{LaneStats, LaneView};
+use super::meter::{Meter, PollStats};
 use super::policy::Policy;
 use super::probe::Probe;
 use super::spec::{ChildSpec, Kind};
 use crate::clock;
 
 /// Version of the snapshot's JSON.
-pub const SNAPSHOT_VERSION: u32 = 1;
+pub const SNAPSHOT_VERSION: u32 = 2;
 
 /// Where a child stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +52,7 @@ pub struct Node {
     intensity: u32,
     pub(super) generations: Generations,
     lanes: Vec<Arc<dyn LaneView>>,
+    meter: Arc<Meter>,
     launches: AtomicU64,
     restarts: AtomicU64,
     cell: Mutex<Cell>,
@@ -85,6 +90,20 @@ pub struct NodeSnapshot {
     pub intensity: u32,
     /// Steps of work its incarnation counted.
     pub progress: u64,
+    /// Messages handled since the process started: leases acknowledged and control messages taken.
+    pub handled: u64,
+    /// Share of the last ten seconds that a worker spent at work, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub busy_ratio: Option<f64>,
+    /// How the dependency behind an adapter stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerState>,
+    /// Figures that its incarnation reports, such as `lag`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub gauges: BTreeMap<&'static str, f64>,
+    /// How long the worker's polls took; for metrics.
+    #[serde(skip)]
+    pub polls: PollStats,
     /// Why it is degraded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub degraded: Option<String>,
@@ -128,6 +147,7 @@ impl Node {
             intensity: spec.policy.intensity,
             generations: Generations::default(),
             lanes,
+            meter: Arc::default(),
             launches: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             cell: Mutex::new(Cell {
@@ -149,6 +169,11 @@ impl Node {
         let node = Node::new(spec, Some(self));
         children.push(node.clone());
         node
+    }
+
+    /// The probe of a new incarnation, which fences all earlier ones.
+    pub(super) fn probe(&self, child: usize, launch: u64, events: &Events) -> Probe {
+        Probe::new(child, launch, self.generations.advance(), events.clone(), self.meter.clone())
     }
 
     pub(super) fn forget_child(&self, name: &str) {
@@ -225,6 +250,15 @@ impl Node {
             strategy: self.strategy.clone(),
             intensity: self.intensity,
             progress: cell.probe.as_ref().map_or(0, Probe::progressed),
+            handled: self.meter.handled(),
+            busy_ratio: (self.kind == "worker").then(|| {
+                let ratio =
+                    cell.probe.as_ref().map_or_else(|| self.meter.busy_ratio(None), Probe::busy_ratio);
+                (ratio * 1000.0).round() / 1000.0
+            }),
+            breaker: cell.probe.as_ref().and_then(Probe::breaker_state),
+            gauges: cell.probe.as_ref().map(Probe::gauges).unwrap_or_default(),
+            polls: self.meter.stats(),
             degraded: cell.probe.as_ref().and_then(Probe::degradation),
             last_failure: cell.last_failure.clone(),
             lanes: self.lanes.iter().map(|lane| lane.stats()).collect(),

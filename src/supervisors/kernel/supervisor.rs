@@ -220,7 +220,7 @@ impl Supervisor {
         self.launches += 1;
         let slot = &mut self.slots[child];
         slot.pending = None;
-        let probe = Probe::new(child, self.launches, slot.node.generations.advance(), self.events.clone());
+        let probe = slot.node.probe(child, self.launches, &self.events);
         // Leases that earlier incarnations left with detached work count for nothing from here on.
         slot.node.revoke_leases();
         slot.node.launched(probe.clone());

@@ -112,7 +112,7 @@ impl Tree {
         panics::install_hook();
         let node = Node::new(root, None);
         let events = Events::default();
-        let probe = Probe::new(0, 0, node.generations.advance(), events.clone());
+        let probe = node.probe(0, 0, &events);
         node.launched(probe.clone());
         let ledger = Ledger::default();
         let shared = Shared { pools: pools.clone(), ledger: ledger.clone() };
