@@ -46,10 +46,13 @@ enum DlqCommand {
     /// Puts letters back into their source topics, where they are processed again
     Replay {
         /// Ids of the letters
-        #[arg(required_unless_present_any = ["all", "reason", "tenant", "signal", "class"])]
+        #[arg(
+            required_unless_present_any = ["all", "reason", "tenant", "signal", "class"],
+            conflicts_with_all = ["all", "reason", "tenant", "signal", "class"],
+        )]
         ids: Vec<u64>,
         /// All there are
-        #[arg(long, conflicts_with = "ids")]
+        #[arg(long)]
         all: bool,
         #[command(flatten)]
         filter: Filter,
@@ -63,16 +66,16 @@ enum DlqCommand {
 #[derive(Debug, Clone, Default, Args)]
 struct Filter {
     /// Of this tenant
-    #[arg(long, conflicts_with = "ids")]
+    #[arg(long)]
     tenant: Option<String>,
     /// Of this signal: traces, logs or metrics
-    #[arg(long, conflicts_with = "ids")]
+    #[arg(long)]
     signal: Option<String>,
     /// Of this class: unreadable, unfit, refused, panic, killed or hang
-    #[arg(long, conflicts_with = "ids")]
+    #[arg(long)]
     class: Option<String>,
     /// Whose reason holds this text
-    #[arg(long, value_name = "TEXT", conflicts_with = "ids")]
+    #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }
 
@@ -336,6 +339,21 @@ mod tests {
             "first_failed_ns": NOW - 90_000_000_000_u64, "last_failed_ns": NOW - 5_000_000_000_u64,
             "replayed_at_ns": NOW - 1_000_000_000, "headers": [["obtrace-tenant", "acme"]],
             "payload": {"resourceSpans": []}, "unreadable": null})
+    }
+
+    #[test]
+    fn a_replay_takes_ids_or_a_filter() {
+        use clap::Parser as _;
+        let parsed = |args: &str| {
+            crate::cli::Cli::try_parse_from(["obtrace", "dlq"].into_iter().chain(args.split(' '))).is_ok()
+        };
+        for good in ["list --reason x", "show 3", "replay 3 4", "replay --all", "replay --reason x --dry-run"]
+        {
+            assert!(parsed(good), "{good}");
+        }
+        for bad in ["replay", "replay 3 --all", "replay 3 --reason x", "show", "replay x"] {
+            assert!(!parsed(bad), "{bad}");
+        }
     }
 
     #[test]

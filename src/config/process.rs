@@ -66,8 +66,11 @@ impl Validate for ProcessConfig {
         if self.workers > 1024 {
             at.refuse(&["workers"], "must be at most 1024");
         }
-        if self.trial_patience < Duration::from_millis(100) {
-            at.refuse(&["trial_patience"], "must be at least 100ms: a busy machine needs that for one item");
+        if !(Duration::from_millis(100)..=Duration::from_secs(20)).contains(&self.trial_patience) {
+            at.refuse(
+                &["trial_patience"],
+                "must be from 100ms to 20s: less is short on a busy machine, more than its block is waited for",
+            );
         }
     }
 }

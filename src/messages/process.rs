@@ -18,7 +18,12 @@ pub enum BlockOutcome {
     },
     /// Not settled: something was found out about the block, and has its letters. Commit the verdict, then send the block
     /// again with it.
-    Found(Verdict),
+    Found {
+        /// All that is known now.
+        verdict: Verdict,
+        /// True when there may be more: the block stays a suspect.
+        suspect: bool,
+    },
     /// Not settled: the same block must be sent again. Nothing was lost.
     NotNow(String),
     /// Not settled: worker after worker ended on it. The block must be sent again, as a suspect.

@@ -211,6 +211,37 @@ fn items_that_end_the_process_cost_one_process() {
     }
 }
 
+#[test]
+fn items_that_never_come_back_cost_one_process_too() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let data = dir.path().join("data");
+    let set = [&NO_LADDER[..], &["process.trial_patience=1s"]].concat();
+    let mut obtrace = Obtrace::start(&data, options("planted-one=hang,planted-two=pending", &set));
+    for (n, text) in (1..).zip(["planted-one", "planted-two"]) {
+        send(&obtrace, Signal::Logs, &request(Signal::Logs, ITEMS, 3, text));
+        obtrace.eventually("/admin/tree", LONG, |tree| leased(&tree["root"], "process.otlp") > 0);
+        // Somebody loses patience with it.
+        obtrace.kill9();
+        obtrace.restart();
+        wait_stored(&obtrace, Signal::Logs, n * (ITEMS - 1));
+        wait_counter(&obtrace, "obtrace_dead_total", "class=\"hang\"", 1);
+        assert_eq!(worker_restarts(&obtrace), 0, "the next process knows at once");
+    }
+    assert_eq!(obtrace.stop().code(), Some(0));
+    let letters = records_of(&data.join("log"), DLQ_TOPIC);
+    let ids: Vec<String> = letters.iter().map(|record| letter(record).id).collect();
+    assert_eq!(ids, ["obtrace.logs-0-0.3", "obtrace.logs-0-1.3"]);
+}
+
+/// Messages in the hands of the workers below `path`.
+fn leased(node: &Value, path: &str) -> u64 {
+    let own = node["path"].as_str().is_some_and(|own| own.starts_with(path));
+    let lanes = node["lanes"].as_array().into_iter().flatten();
+    let here: u64 = lanes.filter_map(|lane| lane["leased"].as_u64()).sum();
+    let below: u64 = node["children"].as_array().into_iter().flatten().map(|child| leased(child, path)).sum();
+    below + if own { here } else { 0 }
+}
+
 /// Waits until the process has ended, starts it again, and so on until one stays; says how many ended.
 fn die_and_restart(obtrace: &mut Obtrace) -> u32 {
     let until = std::time::Instant::now() + LONG;

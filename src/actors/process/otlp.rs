@@ -34,7 +34,7 @@ impl Consume<ProcessBlock> for OtlpWorker {
         ctx.spawn(wrap_future(async move {
             let suspect = lease.suspect || lease.attempts() > 0;
             let settle = async {
-                if !suspect {
+                if !suspect && lease.verdict.is_clean() {
                     chaos::poison_wait(lease.records.iter().map(|record| &record.record.payload[..])).await;
                 }
                 let built = || {

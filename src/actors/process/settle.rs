@@ -8,10 +8,11 @@ use std::ops::Range;
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
+use futures_util::stream::{self, StreamExt};
 
-use super::letters::{Ladder, put_aside};
+use super::letters::{Aside, Ladder, put_aside};
 use super::transform::{Built, build, build_items, guarded};
-use super::trial::Trial;
+use super::trial::{Found, Trial};
 use crate::backends::event_log::StoredRecord;
 use crate::clock;
 use crate::domain::block::BlockId;
@@ -28,6 +29,11 @@ use crate::wire::letter::letter_id;
 
 /// How long a store or an append may take before the block is given back.
 const STORE_DEADLINE: Duration = Duration::from_secs(90);
+/// Letters on their way into the log at the same time.
+const APPENDS: usize = 64;
+/// Parts of a block that are taken further apart. Beyond it a refused part is put aside item by item without asking the
+/// store about each: where all is refused, all would be asked one by one.
+const MOST_REFUSED: u32 = 256;
 
 /// Where a worker's results go.
 #[derive(Clone)]
@@ -63,7 +69,9 @@ impl Outlets {
     ) -> BlockOutcome {
         if suspect || work.records.iter().any(|record| letter_id(&record.record.headers).is_some()) {
             match self.try_first(work).await {
-                Ok(Some(verdict)) => return BlockOutcome::Found(verdict),
+                Ok(Some(found)) => {
+                    return BlockOutcome::Found { verdict: found.verdict, suspect: !found.finished };
+                }
                 Ok(None) => {}
                 Err(why) => return BlockOutcome::NotNow(why),
             }
@@ -76,6 +84,7 @@ impl Outlets {
             signal: None,
             rows: 0,
             offences: Vec::new(),
+            refused: 0,
         };
         let stored = pass.run(&work.records, built).await;
         let (signal, rows, offences) = (pass.signal, pass.rows, pass.offences);
@@ -83,7 +92,8 @@ impl Outlets {
             Ok(()) => {}
             Err(Trouble::Never(_, why)) => {
                 tracing::warn!(block = %work.block, why, "the block cannot be stored as one, storing it in parts");
-                return BlockOutcome::Found(Verdict { apart: true, ..work.verdict.clone() });
+                let verdict = Verdict { apart: true, ..work.verdict.clone() };
+                return BlockOutcome::Found { verdict, suspect: false };
             }
             Err(Trouble::Later(why)) => return BlockOutcome::NotNow(why),
         }
@@ -99,7 +109,7 @@ impl Outlets {
     }
 
     /// Has the block tried in a process of its own. What is found there has its letters when this returns.
-    async fn try_first(&self, work: &ProcessBlock) -> Result<Option<Verdict>, String> {
+    async fn try_first(&self, work: &ProcessBlock) -> Result<Option<Found>, String> {
         let found = self.trial.hold(&work.records, &work.verdict).await?;
         if found.verdict == work.verdict {
             return Ok(None);
@@ -107,7 +117,7 @@ impl Outlets {
         let (block, items, apart) = (&work.block, found.offences.len(), found.verdict.apart);
         tracing::warn!(%block, items, apart, "found guilty in a trial");
         self.put_aside(block, &work.records, &found.offences).await?;
-        Ok(Some(found.verdict))
+        Ok(Some(found))
     }
 
     /// Puts items aside, each once: the key is its place. Returns how many went to the dead letters.
@@ -117,27 +127,33 @@ impl Outlets {
         records: &[StoredRecord],
         offences: &[Offence],
     ) -> Result<u64, String> {
+        let asides = put_aside(&self.ladder, block, records, offences, clock::unix_nanos());
+        // Side by side: they share the syncs of the log.
+        let mut appends = stream::iter(asides).map(|aside| self.append(aside)).buffer_unordered(APPENDS);
         let mut dead = 0;
-        for aside in put_aside(&self.ladder, block, records, offences, clock::unix_nanos()) {
-            let (topic, partition, cause) = (aside.topic, aside.partition, aside.cause);
-            let (record, dedup) = (aside.record, Some(aside.dedup));
-            let make = |reply| AppendRecord { topic, partition, record, dedup, reply };
-            let appended = match self.producer.ask(make, STORE_DEADLINE).await {
-                Ok(Ok(appended)) => appended,
-                Ok(Err(error)) => return Err(format!("{topic} cannot be written: {error}")),
-                Err(error) => return Err(format!("{topic} cannot be written: {error}")),
-            };
-            if appended.duplicate {
-                continue;
-            }
-            self.metrics.put_aside(cause, topic);
-            dead += u64::from(topic == DLQ_TOPIC);
+        while let Some(appended) = appends.next().await {
+            dead += u64::from(appended?);
         }
         if let Some(first) = offences.first() {
             let (count, reason, cause) = (offences.len(), &first.reason, first.cause.as_str());
             tracing::warn!(%block, count, dead, cause, reason, "put aside what cannot be stored; this is the first");
         }
         Ok(dead)
+    }
+
+    /// Appends a letter. True when it went to the dead letters and was not there yet.
+    async fn append(&self, aside: Aside) -> Result<bool, String> {
+        let Aside { topic, partition, record, dedup, cause } = aside;
+        let make = |reply| AppendRecord { topic, partition, record, dedup: Some(dedup), reply };
+        let appended = match self.producer.ask(make, STORE_DEADLINE).await {
+            Ok(Ok(appended)) => appended,
+            Ok(Err(error)) => return Err(format!("{topic} cannot be written: {error}")),
+            Err(error) => return Err(format!("{topic} cannot be written: {error}")),
+        };
+        if !appended.duplicate {
+            self.metrics.put_aside(cause, topic);
+        }
+        Ok(topic == DLQ_TOPIC && !appended.duplicate)
     }
 }
 
@@ -151,6 +167,8 @@ struct Pass<'a> {
     signal: Option<Signal>,
     rows: u64,
     offences: Vec<Offence>,
+    /// Parts that were refused.
+    refused: u32,
 }
 
 impl Pass<'_> {
@@ -193,6 +211,11 @@ impl Pass<'_> {
                         self.items_in_parts(first, &token, cause, why).await?;
                         continue;
                     }
+                    Err(Trouble::Never(cause, why)) if self.is_enough() => {
+                        let items = part.iter().map(|record| Item::whole(record.offset));
+                        self.offences.extend(items.map(|item| untried(item, cause, &why)));
+                        continue;
+                    }
                     Err(Trouble::Never(..)) => {}
                     Err(later) => return Err(later),
                 }
@@ -225,11 +248,21 @@ impl Pass<'_> {
                 Err(Trouble::Never(cause, reason)) if part.len() == 1 => {
                     self.offences.push(Offence { item: Item::at(record.offset, part.start), cause, reason });
                 }
+                Err(Trouble::Never(cause, why)) if self.is_enough() => {
+                    let items = part.map(|index| Item::at(record.offset, index));
+                    self.offences.extend(items.map(|item| untried(item, cause, &why)));
+                }
                 Err(Trouble::Never(..)) => parts.extend(halves(&part)),
                 Err(later) => return Err(later),
             }
         }
         Ok(())
+    }
+
+    /// Counts a refused part. True when no more are taken apart.
+    fn is_enough(&mut self) -> bool {
+        self.refused += 1;
+        self.refused > MOST_REFUSED
     }
 
     /// A letter that came back is stored alone under its id, so that it is stored once however often it comes.
@@ -289,6 +322,13 @@ fn stale() -> Trouble {
     Trouble::Later(String::from("another worker has taken over"))
 }
 
+/// An item of a part that was refused, and is not taken further apart.
+fn untried(item: Item, cause: Cause, why: &str) -> Offence {
+    let reason =
+        format!("refused with others, not asked alone since {MOST_REFUSED} parts were refused before: {why}");
+    Offence { item, cause, reason }
+}
+
 fn halves(range: &Range<u32>) -> [Range<u32>; 2] {
     let middle = range.start + (range.end - range.start) / 2;
     [middle..range.end, range.start..middle]
@@ -307,3 +347,6 @@ impl std::fmt::Debug for Outlets {
         write!(f, "Outlets({:?}, {:?})", self.store, self.producer)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -308,11 +308,11 @@ impl Turn {
             };
             let why = match asked {
                 Ok(BlockOutcome::Settled { .. }) => return Ok(()),
-                Ok(BlockOutcome::Found(verdict)) => {
+                Ok(BlockOutcome::Found { verdict, suspect: more }) => {
                     plan.verdict = verdict;
+                    suspect = more;
                     self.commit(claim, block.first, plan.to_metadata(MAX_METADATA_BYTES)).await?;
                     chaos::point("consumer.after_verdict");
-                    suspect = false;
                     continue;
                 }
                 Ok(BlockOutcome::NotNow(why)) => why,

@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use self::codec::{Mark, Order, Steps};
 use crate::backends::event_log::StoredRecord;
+use crate::clock;
 use crate::config::live::LiveConfig;
 use crate::domain::offence::{Cause, Item, Offence, Verdict};
 
@@ -25,8 +26,12 @@ use crate::domain::offence::{Cause, Item, Offence, Verdict};
 const BEGIN_WITHIN: Duration = Duration::from_secs(60);
 /// Building a block or reading a record may take so many times what one item may.
 const LARGE: u32 = 4;
-/// Items of one record that may end a trial each; after that the rest of the record is taken for the same kind.
-const MOST_DEATHS: u32 = 16;
+/// What the items of one record may cost before the rest of it is put aside without being tried: an item that ends its
+/// process costs a new process, one that hangs the time as well.
+const MOST_TROUBLE: u32 = 64;
+const HANG_COSTS: u32 = 8;
+/// After this long a trial tells what it has found so far, within the time a consumer waits for its block.
+const TELL_AFTER: Duration = Duration::from_secs(45);
 /// Rounds of a trial; each leaves out something more, so this is never reached but by a fault of ours.
 const MOST_ROUNDS: u32 = 10_000;
 
@@ -37,6 +42,8 @@ pub struct Found {
     pub offences: Vec<Offence>,
     /// Everything that is known now.
     pub verdict: Verdict,
+    /// True when all that is left passes; false when the trial stopped to tell what it had.
+    pub finished: bool,
 }
 
 /// A court for suspect blocks.
@@ -58,18 +65,24 @@ impl Trial {
     /// # Errors
     /// Why the trial could not be held.
     pub async fn hold(&self, records: &[StoredRecord], known: &Verdict) -> Result<Found, String> {
-        let mut found = Found { offences: Vec::new(), verdict: known.clone() };
+        let mut found = Found { offences: Vec::new(), verdict: known.clone(), finished: false };
+        let tell_at = clock::now() + TELL_AFTER;
         for _ in 0..MOST_ROUNDS {
-            let Some(failed) = self.rehearse(records, &found.verdict).await? else { return Ok(found) };
+            let Some(failed) = self.rehearse(records, &found.verdict).await? else {
+                return Ok(Found { finished: true, ..found });
+            };
             let suspects: Vec<StoredRecord> = match failed.at {
                 None => records.to_vec(),
                 Some(offset) => records.iter().filter(|r| r.offset == offset).cloned().collect(),
             };
-            let offences = self.each_alone(&suspects, &found.verdict).await?;
+            let offences = self.each_alone(&suspects, &found.verdict, tell_at).await?;
             if offences.is_empty() {
                 found.blame_the_whole(failed);
             }
             found.add(offences);
+            if clock::now() >= tell_at {
+                return Ok(found);
+            }
         }
         Err(String::from("its trial does not come to an end"))
     }
@@ -96,9 +109,15 @@ impl Trial {
     }
 
     /// Tries every item alone; each one that ends the process costs a new process, which goes on behind it.
-    async fn each_alone(&self, records: &[StoredRecord], verdict: &Verdict) -> Result<Vec<Offence>, String> {
+    /// Stops at the first one after `tell_at`.
+    async fn each_alone(
+        &self,
+        records: &[StoredRecord],
+        verdict: &Verdict,
+        tell_at: Instant,
+    ) -> Result<Vec<Offence>, String> {
         let mut offences = Vec::new();
-        let mut deaths: BTreeMap<u64, u32> = BTreeMap::new();
+        let mut trouble: BTreeMap<u64, u32> = BTreeMap::new();
         let mut verdict = verdict.clone();
         let mut after = None;
         'process: loop {
@@ -119,15 +138,19 @@ impl Trial {
                         let Some(item) = trying else {
                             return Err(format!("its trial ended before it began: {}", death.reason));
                         };
+                        let costs = trouble.entry(item.offset).or_default();
+                        *costs += if death.cause == Cause::Hang { HANG_COSTS } else { 1 };
+                        let enough = *costs >= MOST_TROUBLE;
                         offences.push(Offence { item, cause: death.cause, reason: death.reason });
                         verdict.dead.insert(item);
                         after = Some(item);
-                        let so_far = deaths.entry(item.offset).or_default();
-                        *so_far += 1;
-                        if *so_far >= MOST_DEATHS {
-                            offences.extend(rest_of(records, item));
+                        if enough {
+                            offences.extend(rest_of(records, item, death.cause));
                             // Nothing of this record is tried any more.
                             after = Some(Item::at(item.offset, u32::MAX));
+                        }
+                        if clock::now() >= tell_at {
+                            return Ok(offences);
                         }
                         continue 'process;
                     }
@@ -163,18 +186,13 @@ impl Found {
 }
 
 /// The items behind `item` in its record, which are not tried any more. Reading them is safe: it was done up to `item`.
-fn rest_of(records: &[StoredRecord], item: Item) -> Vec<Offence> {
+fn rest_of(records: &[StoredRecord], item: Item, cause: Cause) -> Vec<Offence> {
     let Some(record) = records.iter().find(|record| record.offset == item.offset) else { return Vec::new() };
     let count = crate::wire::envelope::record_count(&record.record.headers);
     let next = item.index.map_or(count, |index| index.saturating_add(1));
-    let reason = format!("not tried: {MOST_DEATHS} items of its batch ended the process that tried them");
-    (next..count)
-        .map(|index| Offence {
-            item: Item::at(item.offset, index),
-            cause: Cause::Killed,
-            reason: reason.clone(),
-        })
-        .collect()
+    let reason = String::from("not tried: too many items of its batch ended the process that tried them");
+    let items = (next..count).map(|index| Item::at(record.offset, index));
+    items.map(|item| Offence { item, cause, reason: reason.clone() }).collect()
 }
 
 /// A trial's process.

@@ -87,10 +87,10 @@ fn what_cannot_be_read_is_no_fault_of_the_code() {
 #[test]
 fn the_rest_of_a_deadly_batch_is_named_item_by_item() {
     let records = [record(4, 20)];
-    let rest = rest_of(&records, Item::at(4, 16));
+    let rest = rest_of(&records, Item::at(4, 16), Cause::Killed);
     assert_eq!(
         rest.iter().map(|offence| offence.item).collect::<Vec<_>>(),
         [17, 18, 19].map(|n| Item::at(4, n))
     );
-    assert!(rest_of(&records, Item::at(4, 19)).is_empty());
+    assert!(rest_of(&records, Item::at(4, 19), Cause::Killed).is_empty());
 }
