@@ -34,7 +34,7 @@ test: engine clients ## Runs all tests; ARGS="--test flow" runs a part
 check: setup ## Format, lints, dependencies, documentation, generated files
 	@dev/check.sh
 
-bench: engine build ## Measures throughput, latency and memory beside peers (benches/load/run.sh)
+bench: engine build ## Measures throughput, latency and memory beside peers; ARGS="edge" takes a part
 	@benches/load/run.sh $(ARGS)
 
 chaos: engine clients ## The kill and fault loops at length: 100 rounds

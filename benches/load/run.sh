@@ -1,4 +1,12 @@
 #!/bin/sh
-# Whole-process figures of the release build, each beside a peer where one can be had: `make bench`.
+# Figures of the release build as whole processes, each beside peers in the same run: `make bench`.
+#
+#   run.sh                  all sections, sized for 15 minutes on 2 quiet cores once the peers are there
+#   run.sh --quick          the same with short runs, to see that it works
+#   run.sh edge store ...   only these: idle edge ack store queries; the other figures stay as they were
+#   run.sh peers            only installs the peers
+#   run.sh readme           puts the table into README.md
 set -eu
-exec python3 "$(dirname "$0")/bench.py" "$@"
+cd "$(dirname "$0")/../.."
+export PYTHONDONTWRITEBYTECODE=1
+exec python3 benches/load/main.py "$@"

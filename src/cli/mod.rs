@@ -17,6 +17,7 @@ use crate::tools::error::ToolError;
 use crate::tools::load::{self, LoadArgs as LoadGeneratorArgs};
 
 mod dlq;
+mod doctor;
 mod key;
 mod look;
 mod remote;
@@ -44,6 +45,8 @@ enum Command {
     Tree(tree::TreeArgs),
     /// Dead letters of a running Obtrace: what could not be stored, and putting it back
     Dlq(dlq::DlqArgs),
+    /// Looks at this machine, the configuration and a running Obtrace, and says what to do
+    Doctor(Box<doctor::DoctorArgs>),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -96,6 +99,7 @@ impl Cli {
             Command::Load(args) => tool(load::run(*args)),
             Command::Tree(args) => client(tree::run(args)),
             Command::Dlq(args) => client(dlq::run(args)),
+            Command::Doctor(args) => client(doctor::run(*args)),
             Command::Config(ConfigCommand::Check(args)) => check(&args),
             Command::Key(command) => key::run(&command),
             Command::Engine(args) => engine::run(args),

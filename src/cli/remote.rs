@@ -18,13 +18,21 @@ pub(super) struct Remote {
     /// The admin token, where one is set
     #[arg(long, env = "OBTRACE_ADMIN_TOKEN", hide_env_values = true, global = true)]
     token: Option<String>,
+    /// Time an answer may take
+    #[arg(skip = PATIENCE)]
+    patience: Duration,
 }
 
 impl Remote {
+    /// One at this address, which is asked whether it is there at all.
+    pub(super) fn at(api: String, token: Option<String>, patience: Duration) -> Self {
+        Self { api, token, patience }
+    }
+
     /// `GET` of a path.
     pub(super) async fn get(&self, path: &str) -> Result<Value, String> {
         let url = self.url(path);
-        let answer = self.send(self.request(Method::GET, path)?.timeout(PATIENCE), &url).await?;
+        let answer = self.send(self.request(Method::GET, path)?.timeout(self.patience), &url).await?;
         answer.json().await.map_err(|error| format!("{url} answers what is no JSON: {error}"))
     }
 

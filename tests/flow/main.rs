@@ -5,8 +5,13 @@ mod support;
 
 mod clients;
 mod crash;
+#[cfg(feature = "chaos")]
+mod faults;
 mod ingest;
 #[cfg(feature = "chaos")]
 mod letters;
+mod operate;
 #[cfg(feature = "chaos")]
 mod poison;
+#[cfg(feature = "chaos")]
+mod soak;

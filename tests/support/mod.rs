@@ -90,6 +90,16 @@ impl Obtrace {
         self.engine_pid().is_some_and(|pid| kill(pid, libc::SIGKILL))
     }
 
+    /// Sends the main process a signal.
+    pub fn signal(&self, signal: i32) -> bool {
+        kill(self.pid(), signal)
+    }
+
+    /// Sends the engine a signal. False when none runs at the moment.
+    pub fn signal_engine(&self, signal: i32) -> bool {
+        self.engine_pid().is_some_and(|pid| kill(pid, signal))
+    }
+
     /// SIGTERM, and its exit status.
     pub fn stop(&mut self) -> ExitStatus {
         assert!(kill(self.pid(), libc::SIGTERM));

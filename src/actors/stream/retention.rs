@@ -33,7 +33,7 @@ impl Worker for Retention {
         ctx.spawn(wrap_future(async move {
             loop {
                 tokio::time::sleep(every).await;
-                match log.enforce_retention(clock::unix_nanos()).await {
+                match log.enforce_retention(clock::steady_nanos()).await {
                     Ok(removed) => {
                         probe.recovered();
                         if removed > 0 {

@@ -14,7 +14,7 @@ pub(crate) fn bytes_of(bytes: u64, capacity: u64) -> String {
     format!("{}/{}{name}", scaled(bytes, scale), scaled(capacity, scale))
 }
 
-/// `2KiB`, `1.5MiB`.
+/// `1.5GiB`.
 pub(crate) fn bytes(bytes: u64) -> String {
     let (scale, name) = unit(bytes);
     format!("{}{name}", scaled(bytes, scale))
@@ -65,7 +65,8 @@ mod tests {
         assert_eq!(bytes_of(0, 64 << 20), "0/64MiB");
         assert_eq!(bytes_of(1536 << 10, 8 << 20), "1.5/8MiB");
         assert_eq!(bytes_of(300, 900), "300/900B");
-        assert_eq!([bytes(0), bytes(2048), bytes(1536 << 10)], ["0B", "2KiB", "1.5MiB"]);
+        assert_eq!(bytes(3 << 29), "1.5GiB");
+        assert_eq!(bytes(u64::MAX), "16777216TiB");
     }
 
     #[test]

@@ -146,6 +146,13 @@ impl Node {
         own.or_else(|| self.is_crowd().then(crowd).flatten())
     }
 
+    /// This node and all below it, parents first.
+    pub(crate) fn walk(&self) -> Vec<&Node> {
+        let mut all = vec![self];
+        all.extend(self.children.iter().flat_map(Node::walk));
+        all
+    }
+
     /// `48 running · 1 quarantined`, most of them first.
     pub(crate) fn census(&self) -> String {
         let mut states: BTreeMap<&str, usize> = BTreeMap::new();

@@ -111,7 +111,7 @@ impl Recovery<'_> {
     fn rebuild_window(&self, segments: &VecDeque<Arc<Segment>>, end: Offset) -> io::Result<Seen> {
         let mut seen = Seen::new(self.dedup);
         let age_ns = u64::try_from(self.dedup.age.as_nanos()).unwrap_or(u64::MAX);
-        let oldest = clock::unix_nanos().saturating_sub(age_ns);
+        let oldest = clock::steady_nanos().saturating_sub(age_ns);
         let from = end.saturating_sub(self.dedup.records as u64);
         for (i, segment) in segments.iter().enumerate() {
             let after = segments.get(i + 1).map_or(end, |next| next.base);

@@ -58,7 +58,7 @@ impl Writer {
 
     fn round(&mut self, batch: Vec<Op>, bytes: usize) {
         self.shared.counters.commits.fetch_add(1, Ordering::Relaxed);
-        let now = clock::unix_nanos();
+        let now = clock::steady_nanos();
         batch.into_iter().for_each(|op| self.stage(op, now));
         let written = self.write();
         let files: Vec<&File> = written.iter().map(|(_, file)| &**file).collect();

@@ -1,0 +1,40 @@
+//! A soak: faults of every kind at random moments, one after the other and two at once, while load runs.
+//!
+//! The seed is printed and `OBTRACE_SOAK_SEED` replays it; `OBTRACE_SOAK_SECONDS` sets the length (two minutes here).
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::faults::{Fault, Field};
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
+
+#[test]
+fn random_faults_cost_nothing() {
+    let seed = number("OBTRACE_SOAK_SEED").unwrap_or_else(rand::random);
+    let seconds = number("OBTRACE_SOAK_SECONDS").unwrap_or(120);
+    println!("seed {seed}: OBTRACE_SOAK_SEED={seed} OBTRACE_SOAK_SECONDS={seconds} replays it");
+    let mut chance = StdRng::seed_from_u64(seed);
+    let mut field = Field::new(None).expect("no disk of its own is asked for");
+    let load = field.load(seconds);
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let mut suffered = 0;
+    while Instant::now() < until {
+        sleep(Duration::from_millis(chance.random_range(200..2500)));
+        // Now and then the next fault comes before the last one is healed.
+        let fault = Fault::MIXED[chance.random_range(0..Fault::MIXED.len())];
+        println!("{fault:?}");
+        field.suffer(fault);
+        suffered += 1;
+        if chance.random_bool(0.7) {
+            field.recovers(Duration::from_secs(60), &format!("seed {seed}, fault {suffered}, {fault:?}"));
+        }
+    }
+    assert!(suffered > 3, "seed {seed}: only {suffered} faults in {seconds} s");
+    field.verify(load, &format!("seed {seed}, {suffered} faults"));
+}
