@@ -17,7 +17,7 @@ config_struct! {
         /// A block is inserted at the latest this long after its first record came: how soon rows can be found.
         linger: Duration = Duration::from_millis(300),
         /// Threads that decode payloads and build columns. 0 = one for each core.
-        workers: u32 = 0 => Process,
+        workers: u32 = 0,
         /// How long one item of a suspect block may take, tried alone, before it counts as hanging.
         trial_patience: Duration = Duration::from_secs(15),
         /// When an item that cannot be stored is tried again, before it goes to the dead letters.

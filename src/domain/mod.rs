@@ -10,6 +10,7 @@ pub mod failure;
 pub mod offence;
 pub mod query;
 pub mod refusal;
+pub mod reload;
 pub mod scope;
 pub mod sift;
 pub mod signal;

@@ -29,7 +29,7 @@ pub fn subtree(
         trial: Trial { config: parts.live.clone() },
         ladder: Ladder { waits: parts.config().process.retry.waits() },
     };
-    let otlp = ChildSpec::replicated("otlp", policy, |name, policy| {
+    let otlp = ChildSpec::replicated("otlp", policy, move |name, policy| {
         let outlets = outlets.clone();
         ChildSpec::worker(name, policy, move |_| OtlpWorker::new(outlets.clone())).reads(&lane).build()
     });

@@ -32,6 +32,8 @@ struct Inner {
     retried: Family<RungOnly, Counter>,
     dead_by_class: Family<ClassOnly, Counter>,
     queries: Family<QueryLabels, Counter>,
+    reloads: Family<ReloadLabels, Counter>,
+    restart_pending: Gauge,
     child_state: Family<ChildLabels, Gauge>,
     restarts: Family<ChildLabels, Gauge>,
     generation: Family<ChildLabels, Gauge>,
@@ -67,6 +69,11 @@ struct QueryLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReloadLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ChildLabels {
     path: String,
 }
@@ -91,10 +98,16 @@ impl Metrics {
             retried: counted(&mut registry, "retried", "Items put onto the retry ladder, by rung"),
             dead_by_class: counted(&mut registry, "dead", "Items put into the dead letters, by class"),
             queries: counted(&mut registry, "serve_queries", "Queries by outcome"),
+            reloads: counted(&mut registry, "config_reloads", "Reloads of the configuration by result"),
+            restart_pending: counted(
+                &mut registry,
+                "config_restart_pending",
+                "Keys whose reloaded value waits for a restart of the process",
+            ),
             child_state: counted(
                 &mut registry,
                 "child_state",
-                "0 stopped, 1 running, 2 degraded, 3 starting, 4 backing off, 5 quarantined, 6 draining",
+                "0 stopped, 1 running, 2 degraded, 3 starting, 4 backing off, 5 quarantined, 6 draining, 7 paused, 8 drained",
             ),
             restarts: counted(&mut registry, "child_restarts", "Restarts since the process started"),
             generation: counted(&mut registry, "child_generation", "Number of the incarnation"),
@@ -147,6 +160,12 @@ impl Metrics {
     /// A query ended.
     pub fn queried(&self, outcome: &'static str) {
         self.inner.queries.get_or_create(&QueryLabels { outcome }).inc();
+    }
+
+    /// The configuration was read anew; so many keys now wait for a restart of the process.
+    pub fn reloaded(&self, result: &'static str, pending: usize) {
+        self.inner.reloads.get_or_create(&ReloadLabels { result }).inc();
+        self.inner.restart_pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
     }
 
     /// Everything as Prometheus text, with the tree as it is in `snapshot`.
@@ -210,6 +229,8 @@ fn state_number(state: ChildState) -> i64 {
         ChildState::BackingOff => 4,
         ChildState::Quarantined => 5,
         ChildState::Draining => 6,
+        ChildState::Paused => 7,
+        ChildState::Drained => 8,
     }
 }
 

@@ -13,5 +13,6 @@ mod letters;
 mod operate;
 #[cfg(feature = "chaos")]
 mod poison;
+mod reload;
 #[cfg(feature = "chaos")]
 mod soak;

@@ -134,6 +134,9 @@ impl Turn {
         };
         self.probe.ready();
         loop {
+            if self.probe.paused() && self.drained_while_paused().await {
+                return Stop::Drained;
+            }
             match self.turn(claim, position).await {
                 Ok(next) => position = next,
                 Err(stop) => return stop,
@@ -182,7 +185,12 @@ impl Turn {
 
     /// Waits for a first record, then gathers until the block is full or has lingered.
     async fn read_fresh(&self, from: u64) -> Result<Vec<StoredRecord>, Stop> {
-        self.wait_for(from, None).await?;
+        tokio::select! {
+            biased;
+            // What is read next is cut after the pause.
+            () = self.probe.paused_changed(true) => return Ok(Vec::new()),
+            there = self.wait_for(from, None) => drop(there?),
+        }
         if let Some(rung) = self.deps.rung {
             return self.read_due(from, rung).await;
         }
@@ -216,6 +224,7 @@ impl Turn {
         tokio::select! {
             biased;
             _ = self.probe.drained() => return Err(Stop::Drained),
+            () = self.probe.paused_changed(true) => return Ok(Vec::new()),
             () = tokio::time::sleep(wait) => {}
         }
         let cut = CutRule { rows: rung.records, ..self.cut() };
@@ -348,6 +357,15 @@ impl Turn {
         }
         let position = Committed { offset, metadata };
         Ok(deps.log.commit(deps.group, deps.topic, deps.partition, claim, position).await?)
+    }
+
+    /// Waits until an operator resumes it. True when a drain request came first.
+    async fn drained_while_paused(&self) -> bool {
+        tokio::select! {
+            biased;
+            _ = self.probe.drained() => true,
+            () = self.probe.paused_changed(false) => false,
+        }
     }
 
     /// Waits a little. True when a drain request came meanwhile.

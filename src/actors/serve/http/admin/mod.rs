@@ -3,6 +3,7 @@
 //! In: a request that [`guard`] let in. Out: JSON or metrics text; problem documents for what cannot be done. A route
 //! added to [`ENDPOINTS`] is guarded without further ado: GET and HEAD look, every other method changes something.
 
+pub mod config;
 pub mod dlq;
 pub mod guard;
 pub mod tree;
@@ -15,7 +16,9 @@ use actix_web::{Resource, guard as on};
 use arc_swap::ArcSwap;
 
 use super::reply;
+use crate::actors::serve::reloader::Tuning;
 use crate::domain::admin::AdminAccess;
+use crate::messages::serve::ReloadConfig;
 use crate::messages::stream::AskLetters;
 use crate::supervisors::kernel::port::Port;
 use crate::supervisors::kernel::tree::TreeView;
@@ -35,6 +38,10 @@ pub struct AdminDeps {
     pub metrics: Metrics,
     /// The dead letters.
     pub letters: Port<AskLetters>,
+    /// The configuration, to be shown.
+    pub tuning: Arc<dyn Tuning>,
+    /// Where reloads are asked for.
+    pub reloads: Port<ReloadConfig>,
 }
 
 /// A path below `/admin` and how its handlers are mounted on it.
@@ -70,6 +77,16 @@ pub const ENDPOINTS: &[AdminEndpoint] = &[
     AdminEndpoint {
         path: "/dlq/{id}",
         mount: |resource| resource.route(look().to(dlq::show)).default_service(web::to(reply::only_get)),
+    },
+    AdminEndpoint {
+        path: "/config",
+        mount: |resource| resource.route(look().to(config::show)).default_service(web::to(reply::only_get)),
+    },
+    AdminEndpoint {
+        path: "/config/reload",
+        mount: |resource| {
+            resource.route(web::post().to(config::reload)).default_service(web::to(reply::only_post))
+        },
     },
 ];
 

@@ -8,9 +8,11 @@ use actix_web::http::Method;
 use actix_web::test::{self, TestRequest};
 use actix_web::{App, web};
 use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 use super::*;
+use crate::domain::reload::{ReloadRefused, Reloaded};
 use crate::supervisors::kernel::lane::Lane;
 use crate::supervisors::kernel::policy::Policy;
 use crate::supervisors::kernel::pools::{INLINE, Pools};
@@ -38,6 +40,21 @@ fn deps(token: Option<&str>, loopback: bool, view: Option<TreeView>) -> AdminDep
         view: Arc::new(ArcSwap::from_pointee(view)),
         metrics: Metrics::new(),
         letters: Lane::new("letters", Policy::default().lane).port(),
+        tuning: Arc::new(Untuned),
+        reloads: Lane::new("reloads", Policy::default().lane).port(),
+    }
+}
+
+/// A configuration that says nothing; reloads are tested with a whole process.
+struct Untuned;
+
+impl Tuning for Untuned {
+    fn reload(&self, _: String) -> BoxFuture<'static, Result<Reloaded, ReloadRefused>> {
+        Box::pin(std::future::ready(Ok(Reloaded::default())))
+    }
+
+    fn show(&self) -> Value {
+        Value::Null
     }
 }
 
