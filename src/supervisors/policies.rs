@@ -9,7 +9,7 @@ use crate::config::{Config, ConfigError};
 use super::kernel::policy as kernel;
 
 /// Every path of the tree that has a policy, in start order.
-pub const PATHS: [&str; 19] = [
+pub const PATHS: [&str; 20] = [
     "",
     "store",
     "store.engine",
