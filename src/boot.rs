@@ -26,6 +26,7 @@ use crate::supervisors::kernel::lane::Lane;
 use crate::supervisors::kernel::pools::{PoolSizes, Pools};
 use crate::supervisors::kernel::port::Port;
 use crate::supervisors::kernel::tree::Tree;
+use crate::supervisors::kernel::watchdog::WatchdogPolicy;
 use crate::supervisors::tuning::reload::Origin;
 use crate::supervisors::{IO_THREADS, Parts, access, policies, store, tree};
 use crate::telemetry::metrics::Metrics;
@@ -69,7 +70,7 @@ async fn serve(live: LiveConfig, origin: Origin, io: tokio::runtime::Handle) -> 
     };
     // Before anything is announced: without a handler the signal would end the process.
     actix_rt::spawn(reload_on_signal(parts.reloads.port()));
-    let pools = Pools::new(pool_sizes(&config));
+    let pools = Pools::watched(pool_sizes(&config), watchdog(&config));
     let mut running = Tree::start(&tree(&parts), pools);
     parts.view.store(Arc::new(Some(running.view())));
     let mut stop = std::pin::pin!(stop_signal());
@@ -83,6 +84,16 @@ async fn serve(live: LiveConfig, origin: Origin, io: tokio::runtime::Handle) -> 
     tokio::select! {
         reason = running.failed() => ended_by_itself(running, &reason, &log),
         () = &mut stop => stopped(running, &live, &log).await,
+    }
+}
+
+fn watchdog(config: &Config) -> WatchdogPolicy {
+    let watchdog = &config.supervision.watchdog;
+    WatchdogPolicy {
+        beat_every: watchdog.beat_every,
+        condemn_after: watchdog.condemn_after,
+        max_condemned: watchdog.max_condemned,
+        per: watchdog.per,
     }
 }
 

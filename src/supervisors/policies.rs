@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::policy::{self, IntensityPer, NodePolicy, OnLimit, Strategy};
+use crate::config::policy::{self, IntensityPer, NodePolicy, OnLimit, Place, Strategy};
 use crate::config::units::ByteSize;
 use crate::config::{Config, ConfigError};
 
@@ -93,6 +93,7 @@ fn built_in(config: &Config, path: &str) -> NodePolicy {
             policy.stop.drain = Duration::from_secs(2);
         }
         "stream_in.consumers" => {
+            policy.place = Place::ByKey;
             policy.intensity_per = IntensityPer::Child;
             policy.on_limit = OnLimit::Quarantine;
             policy.stop.drain = Duration::from_secs(25);
@@ -167,8 +168,19 @@ fn to_kernel(node: NodePolicy, credits: usize) -> kernel::Policy {
             jitter: node.backoff.jitter,
             reset_after: node.backoff.reset_after,
         },
-        start: kernel::StartPolicy { timeout: node.start.timeout },
+        start: kernel::StartPolicy {
+            timeout: node.start.timeout,
+            ready: match node.start.ready {
+                policy::Ready::Reported => kernel::Ready::Reported,
+                policy::Ready::Started => kernel::Ready::Started,
+            },
+            at_once: node.start.at_once as usize,
+        },
         stop: kernel::StopPolicy { drain: node.stop.drain, kill: node.stop.kill },
+        liveness: kernel::LivenessPolicy {
+            stall_after: node.liveness.stall_after,
+            wait_after: node.liveness.wait_after,
+        },
         control_capacity: node.control.capacity as usize,
         lane: kernel::LanePolicy {
             capacity: node.lane.capacity as usize,
@@ -181,6 +193,10 @@ fn to_kernel(node: NodePolicy, credits: usize) -> kernel::Policy {
             credits,
         },
         pool: node.pool.unwrap_or_else(|| String::from("default")),
+        place: match node.place {
+            policy::Place::Spread => kernel::Place::Spread,
+            policy::Place::ByKey => kernel::Place::ByKey,
+        },
         replicas: node.replicas as usize,
         max_children: node.max_children as usize,
         quarantine: kernel::QuarantinePolicy {

@@ -20,7 +20,10 @@ pub fn subtree(parts: &Parts) -> (ChildSpec, Port<StoreRows>) {
     let all = parts.clone();
     let writer = ChildSpec::replicated("writer", writer_policy, move |name, policy| {
         let parts = all.clone();
-        let make = move |probe: &_| TelemetryWriter::new(parts.telemetry.clone(), parts.live.clone(), probe);
+        let make = move |probe: &_| {
+            let breaker = parts.policy("store.writer").breaker;
+            TelemetryWriter::new(parts.telemetry.clone(), parts.live.clone(), breaker, probe)
+        };
         ChildSpec::worker(name, policy, make).reads(&lane).build()
     });
     let children = vec![keeper(parts), writer];
@@ -32,7 +35,8 @@ fn keeper(parts: &Parts) -> ChildSpec {
     ChildSpec::worker("engine", policy, move |_| {
         let config = parts.config();
         let (settings, engine) = (telemetry_settings(&config), engine_spec(&config));
-        StoreKeeper::new(parts.telemetry.clone(), settings, engine, parts.live.clone())
+        let breaker = parts.policy("store.engine").breaker;
+        StoreKeeper::new(parts.telemetry.clone(), settings, engine, parts.live.clone(), breaker)
     })
     .build()
 }

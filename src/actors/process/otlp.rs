@@ -4,6 +4,8 @@
 //! What may fail: what a block does to this worker. A block whose earlier delivery ended a worker comes as a suspect and is
 //! tried in a process of its own first, so that one item ends one worker at the most.
 
+use std::cell::Cell;
+
 use actix::AsyncContext;
 use actix::fut::wrap_future;
 
@@ -12,6 +14,7 @@ use crate::messages::process::ProcessBlock;
 use crate::supervisors::kernel::chaos;
 use crate::supervisors::kernel::lane::Lease;
 use crate::supervisors::kernel::seat::{Consume, Seated, Worker};
+use crate::wire::letter::letter_id;
 
 /// Actor that processes blocks.
 pub struct OtlpWorker {
@@ -33,13 +36,18 @@ impl Consume<ProcessBlock> for OtlpWorker {
         let outlets = self.outlets.clone();
         ctx.spawn(wrap_future(async move {
             let suspect = lease.suspect || lease.attempts() > 0;
+            let tried =
+                suspect || lease.records.iter().any(|record| letter_id(&record.record.headers).is_some());
+            // It waits for others, and does not stall: from the start where there is a trial, else once its rows are built.
+            let waits = Cell::new(tried.then(|| lease.wait()));
             let settle = async {
                 if !suspect && lease.verdict.is_clean() {
                     chaos::poison_wait(lease.records.iter().map(|record| &record.record.payload[..])).await;
                 }
                 let built = || {
-                    // From here on it waits for others: a later crash is not this block's doing.
+                    // Its rows are built: a later crash is not this block's doing.
                     lease.passed();
+                    waits.set(Some(lease.wait()));
                     lease.generation().is_current()
                 };
                 outlets.settle(&lease, suspect, built).await
@@ -50,6 +58,7 @@ impl Consume<ProcessBlock> for OtlpWorker {
                 () = lease.reply.abandoned() => None,
                 outcome = settle => Some(outcome),
             };
+            drop(waits);
             chaos::point("worker.after");
             if let Some(outcome) = settled {
                 lease.reply.send(outcome);

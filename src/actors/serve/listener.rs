@@ -170,6 +170,11 @@ impl ScopeResolver for Keys {
 struct Up(admin::SharedView);
 
 impl Readiness for Up {
+    /// Before the tree runs there is nothing to be blocked.
+    fn is_alive(&self) -> bool {
+        (**self.0.load()).as_ref().is_none_or(|view| view.is_alive())
+    }
+
     fn parts(&self) -> Vec<PartState> {
         let Some(view) = (**self.0.load()).clone() else {
             return vec![PartState { name: "tree".into(), ready: false, detail: "it is starting".into() }];

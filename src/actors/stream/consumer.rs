@@ -5,6 +5,7 @@
 //! committed beside the intent before anything is stored by it. What may fail: the log or the workers being away, which it
 //! waits out; a later consumer taking over, which ends it. On a rung of the retry ladder it waits until records are due.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,8 +27,13 @@ use crate::wire::letter::due_ns;
 
 /// Most records read from the log at once.
 const READ_RECORDS: usize = 1024;
-/// How long one delivery of a block to the workers may take before it is sent again (under the same id).
-const SETTLE_DEADLINE: Duration = Duration::from_secs(120);
+/// How long one delivery of a block to the workers may take before it is sent again (under the same id). Longer than
+/// the workers wait for the store, shorter than `liveness.wait_after`.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(100);
+/// A block that is not settled after this shows as `Degraded`.
+const SLOW: Duration = Duration::from_secs(5);
+/// How often the lag is measured while a block is being settled.
+const LAG_EVERY: Duration = Duration::from_secs(1);
 /// How long a drain request leaves a block that is being settled.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// Wait after the log or the workers were not there.
@@ -146,6 +152,7 @@ impl Turn {
 
     /// One block, from reading it to committing its end.
     async fn turn(&self, claim: Claim, position: Committed) -> Result<Committed, Stop> {
+        self.show_lag(position.offset);
         let by = self.deps.process_id;
         let planned = Plan::parse(&position.metadata, position.offset);
         let records = match &planned {
@@ -158,6 +165,8 @@ impl Turn {
         let suspect = planned.as_ref().is_some_and(|plan| plan.by != Some(by));
         let verdict = planned.map(|plan| plan.verdict).unwrap_or_default();
         let plan = Plan { verdict, ..Plan::new(block.end, by) };
+        // Fetched and not leased, so the kernel cannot know of it by itself.
+        let _in_hand = self.probe.take_in_hand();
         // The intent names the first record really there: retention may have removed some before it.
         self.commit(claim, block.first, plan.to_metadata(MAX_METADATA_BYTES)).await?;
         chaos::point("consumer.after_intent");
@@ -311,8 +320,10 @@ impl Turn {
                 suspect,
                 reply,
             };
+            let _wait = self.probe.wait();
             let asked = tokio::select! {
                 asked = self.deps.process.ask(make, SETTLE_DEADLINE) => asked,
+                never = self.watch(&block) => match never {},
                 () = self.drained_and_waited() => return Err(Stop::Drained),
             };
             let why = match asked {
@@ -343,6 +354,27 @@ impl Turn {
         }
     }
 
+    /// Shows the lag while a block is being settled, and that it takes long.
+    async fn watch(&self, block: &BlockId) -> Infallible {
+        let begun = clock::now();
+        loop {
+            self.show_lag(block.first);
+            if clock::now() - begun >= SLOW {
+                self.probe.degraded(format!("block {block} is not settled yet"));
+            }
+            tokio::time::sleep(LAG_EVERY).await;
+        }
+    }
+
+    /// How many records are in the partition behind the committed offset.
+    fn show_lag(&self, committed: u64) {
+        let bounds = self.deps.log.bounds(self.deps.topic, self.deps.partition);
+        // A log that cannot say is found out by reading from it.
+        if let Ok((_, end)) = bounds {
+            self.probe.gauge("lag", end.saturating_sub(committed) as f64);
+        }
+    }
+
     /// Resolves some time after a drain request: a block that is settled by then is committed, one that waits for a store
     /// that is away is left to the next start, which cuts the same block from its intent.
     async fn drained_and_waited(&self) {
@@ -356,6 +388,7 @@ impl Turn {
             return Err(Stop::Fenced);
         }
         let position = Committed { offset, metadata };
+        let _wait = self.probe.wait();
         Ok(deps.log.commit(deps.group, deps.topic, deps.partition, claim, position).await?)
     }
 

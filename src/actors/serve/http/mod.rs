@@ -63,6 +63,9 @@ pub struct PartState {
 
 /// Knows which parts of the process are ready.
 pub trait Readiness: Send + Sync {
+    /// False when the process can no longer help itself: its root thread is blocked, or nobody watches.
+    fn is_alive(&self) -> bool;
+
     /// The state of every part that must be ready for requests to be served.
     fn parts(&self) -> Vec<PartState>;
 }

@@ -23,6 +23,7 @@ struct Stand {
     reply: Box<Reply>,
     asked: Mutex<Vec<(Scope, QueryRequest)>>,
     parts: Vec<PartState>,
+    blocked: bool,
 }
 
 impl QueryPort for Stand {
@@ -47,6 +48,10 @@ impl ScopeResolver for Stand {
 }
 
 impl Readiness for Stand {
+    fn is_alive(&self) -> bool {
+        !self.blocked
+    }
+
     fn parts(&self) -> Vec<PartState> {
         self.parts.clone()
     }
@@ -63,7 +68,7 @@ fn answering(result: impl Fn() -> Result<QueryAnswer, QueryError> + Send + Sync 
 fn with_reply(
     reply: impl Fn() -> BoxFuture<'static, Result<QueryAnswer, QueryError>> + Send + Sync + 'static,
 ) -> Arc<Stand> {
-    Arc::new(Stand { reply: Box::new(reply), asked: Mutex::default(), parts: vec![] })
+    Arc::new(Stand { reply: Box::new(reply), asked: Mutex::default(), parts: vec![], blocked: false })
 }
 
 fn deps(stand: &Arc<Stand>) -> ApiDeps {
@@ -273,11 +278,20 @@ async fn health_says_what_is_missing() {
         reply: Box::new(|| std::future::ready(empty_list()).boxed()),
         asked: Mutex::default(),
         parts: vec![part("event_log", true), part("telemetry", false)],
+        blocked: false,
     });
     let (status, body) = get(&not_ready, "/readyz").await;
     assert_eq!((status, &body["detail"]), (503, &json!("telemetry: engine is starting")));
     assert_eq!(get(&not_ready, "/livez").await.0, 200);
     assert_eq!(get(&stand, "/readyz").await.0, 200);
+    let blocked = Arc::new(Stand {
+        reply: Box::new(|| std::future::ready(empty_list()).boxed()),
+        asked: Mutex::default(),
+        parts: vec![],
+        blocked: true,
+    });
+    let (status, body) = get(&blocked, "/livez").await;
+    assert_eq!((status, &body["title"]), (503, &json!("Not alive")));
 }
 
 #[actix_web::test]
