@@ -6,7 +6,9 @@ use crate::actors::serve::http::admin::AdminDeps;
 use crate::actors::serve::listener::{ApiListener, Gateway};
 use crate::actors::serve::query::QueryHandler;
 use crate::actors::serve::reloader::{Reloader, Tuning};
+use crate::actors::serve::turnstile::Turnstile;
 use crate::messages::stream::AskLetters;
+use crate::messages::tenant::TenantGate;
 
 use super::Parts;
 use super::kernel::lane::Lane;
@@ -15,7 +17,7 @@ use super::kernel::spec::ChildSpec;
 use super::tuning::reload::RunningConfig;
 
 /// The subtree.
-pub fn subtree(parts: &Parts, letters: Port<AskLetters>) -> ChildSpec {
+pub fn subtree(parts: &Parts, gate: Arc<dyn TenantGate>, letters: Port<AskLetters>) -> ChildSpec {
     let policy = parts.policy("serve.query");
     let lane = Lane::new("serve.query", policy.lane);
     let (queries, all) = (lane.port(), parts.clone());
@@ -29,6 +31,9 @@ pub fn subtree(parts: &Parts, letters: Port<AskLetters>) -> ChildSpec {
     let tuning: Arc<dyn Tuning> = Arc::new(RunningConfig::new(parts.clone()));
     let gateway = Gateway {
         queries,
+        gate,
+        turnstile: Turnstile::default(),
+        key_log: parts.key_log.clone(),
         keys: parts.keys.clone(),
         admin: AdminDeps {
             access: parts.admin.clone(),

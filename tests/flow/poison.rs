@@ -24,6 +24,7 @@ pub(crate) fn options(poison: &str, set: &[&str]) -> Options {
     Options {
         env: vec![("OBTRACE_CHAOS_POISON".into(), poison.into())],
         set: set.iter().chain(&["stream.partitions=1"]).map(ToString::to_string).collect(),
+        ..Options::default()
     }
 }
 

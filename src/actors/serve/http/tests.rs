@@ -47,6 +47,13 @@ impl ScopeResolver for Stand {
     }
 }
 
+impl TenantPort for Stand {
+    fn gate(&self, _: Scope) -> BoxFuture<'static, GateAnswer> {
+        use crate::domain::usage::{Day, Usage};
+        std::future::ready(GateAnswer::unknown(Usage { spans: 7, ..Usage::default() }, Day(1))).boxed()
+    }
+}
+
 impl Readiness for Stand {
     fn is_alive(&self) -> bool {
         !self.blocked
@@ -73,7 +80,7 @@ fn with_reply(
 
 fn deps(stand: &Arc<Stand>) -> ApiDeps {
     let (queries, scopes, readiness) = (Arc::clone(stand), Arc::clone(stand), Arc::clone(stand));
-    ApiDeps { queries, scopes, readiness, config: Config::default().into() }
+    ApiDeps { queries, scopes, tenants: Arc::clone(stand) as _, readiness, config: Config::default().into() }
 }
 
 /// Sends one request with the key of tenant `acme`.
@@ -115,6 +122,15 @@ async fn a_list_has_items_cursor_and_stats() {
     assert_eq!(query.filter.status, Some(SpanStatus::Error));
     let attributes: Vec<_> = query.filter.attributes.iter().map(|a| (a.key.as_str(), a.negated)).collect();
     assert_eq!(attributes, [("http.method", false), ("a", true)]);
+}
+
+#[actix_web::test]
+async fn the_gate_answers_with_a_key_only() {
+    let stand = answering(empty_list);
+    let (status, body) = get(&stand, "/api/v1/gate").await;
+    assert_eq!((status, &body["state"], &body["usage"]["spans"]), (200, &json!("unknown"), &json!(7)));
+    let denied = call_with(&stand, test::TestRequest::with_uri("/api/v1/gate")).await;
+    assert_eq!(denied.status().as_u16(), 401);
 }
 
 #[actix_web::test]
