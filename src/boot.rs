@@ -24,7 +24,7 @@ use crate::config::stream::Compression;
 use crate::config::{Config, Loaded};
 use crate::domain::auth::KeyLog;
 use crate::domain::failure::FailureClass;
-use crate::domain::signal::{DLQ_TOPIC, Signal};
+use crate::domain::signal::{DLQ_TOPIC, REPLAYS_TOPIC, RETRY_TOPICS, Signal};
 use crate::domain::usage::Meter;
 use crate::messages::serve::ReloadConfig;
 use crate::supervisors::kernel::exit::ExitReason;
@@ -154,6 +154,16 @@ fn open_log(config: &Config) -> Result<(EmbeddedLog, OpenReport), LogError> {
         Signal::ALL.iter().map(|s| topic(s.topic(), stream.partitions)).collect();
     // Dead letters are kept until somebody has looked at them; only their size is bounded.
     topics.push(TopicConfig { retention_age: None, ..topic(DLQ_TOPIC, 1) });
+    topics.push(TopicConfig { retention_age: None, ..topic(REPLAYS_TOPIC, 1) });
+    // What waits on a rung must not go before it is due, however much it is: only what is older than the wait ages.
+    let signals = u32::try_from(Signal::ALL.len()).unwrap_or(u32::MAX);
+    topics.extend(RETRY_TOPICS.into_iter().zip(config.process.retry.waits()).map(|(rung, wait)| {
+        TopicConfig {
+            retention_age: Some(stream.retention_age.saturating_add(wait)),
+            retention_bytes: None,
+            ..topic(rung, signals)
+        }
+    }));
     EmbeddedLog::open(EmbeddedLogConfig {
         segment_bytes: stream.segment_bytes.as_u64(),
         max_record_bytes: stream.max_record_bytes.as_usize(),

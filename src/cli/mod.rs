@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::actors::process::trial;
 use crate::backends::telemetry::engine;
 use crate::boot;
 use crate::config::{Flag, LoadArgs, Loaded};
@@ -19,6 +20,7 @@ use crate::tools::error::ToolError;
 use crate::tools::load::{self, LoadArgs as LoadGeneratorArgs};
 
 mod config;
+mod dlq;
 mod doctor;
 mod key;
 mod look;
@@ -45,6 +47,8 @@ enum Command {
     Load(Box<LoadGeneratorArgs>),
     /// The supervision tree of a running Obtrace
     Tree(tree::TreeArgs),
+    /// Dead letters of a running Obtrace: what could not be stored, and putting it back
+    Dlq(dlq::DlqArgs),
     /// Looks at this machine, the configuration and a running Obtrace, and says what to do
     Doctor(Box<doctor::DoctorArgs>),
     /// Look at the configuration
@@ -55,6 +59,9 @@ enum Command {
     Key(key::KeyCommand),
     /// The embedded ClickHouse engine; started by `dev` and `serve`, seldom by hand
     Engine(engine::EngineArgs),
+    /// Tries a block that ended a worker; started by the workers, never by hand
+    #[command(hide = true)]
+    Trial,
 }
 
 /// Where settings come from. A flag stands above the environment, that above the files, those above the defaults.
@@ -99,10 +106,12 @@ impl Cli {
             Command::Demo(args) => tool(demo::run(args)),
             Command::Load(args) => tool(load::run(*args)),
             Command::Tree(args) => client(tree::run(args)),
+            Command::Dlq(args) => client(dlq::run(args)),
             Command::Config(command) => config::run(&command),
             Command::Doctor(args) => client(doctor::run(*args)),
             Command::Key(command) => key::run(&command),
             Command::Engine(args) => engine::run(args),
+            Command::Trial => trial::child::main(),
         }
     }
 }

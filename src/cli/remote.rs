@@ -36,6 +36,21 @@ impl Remote {
         answer.json().await.map_err(|error| format!("{url} answers what is no JSON: {error}"))
     }
 
+    /// `GET` of a path with a query.
+    pub(super) async fn get_with(&self, path: &str, query: &[(String, String)]) -> Result<Value, String> {
+        let url = self.url(path);
+        let request = self.request(Method::GET, path)?.query(query).timeout(PATIENCE);
+        let answer = self.send(request, &url).await?;
+        answer.json().await.map_err(|error| format!("{url} answers what is no JSON: {error}"))
+    }
+
+    /// `POST` of JSON to a path.
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
+        let url = self.url(path);
+        let answer = self.send(self.request(Method::POST, path)?.json(body).timeout(PATIENCE), &url).await?;
+        answer.json().await.map_err(|error| format!("{url} answers what is no JSON: {error}"))
+    }
+
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.api.trim_end_matches('/'))
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::effect::Effect::Process;
 use super::reader::Reader;
 use super::schema::{Validate, config_struct};
 use super::units::ByteSize;
@@ -17,8 +18,37 @@ config_struct! {
         linger: Duration = Duration::from_millis(300),
         /// Threads that decode payloads and build columns. 0 = one for each core.
         workers: u32 = 0,
-        /// Tries of a block that the store refuses as bad before its records are tried one by one.
-        max_attempts: u16 = 3,
+        /// How long one item of a suspect block may take, tried alone, before it counts as hanging.
+        trial_patience: Duration = Duration::from_secs(15),
+        /// When an item that cannot be stored is tried again, before it goes to the dead letters.
+        retry: RetryConfig = RetryConfig::default() => Process,
+    }
+}
+
+config_struct! {
+    /// The retry ladder: what cannot be stored is tried once more on each rung. An outage of the store never leads there.
+    pub struct RetryConfig {
+        /// Wait before the second try. 0 leaves this rung out.
+        first: Duration = Duration::from_secs(60),
+        /// Wait before the third try. 0 leaves this rung out.
+        second: Duration = Duration::from_secs(600),
+    }
+}
+
+impl RetryConfig {
+    /// The waits by rung, in the order of the retry topics; zero for a rung that is left out.
+    pub fn waits(&self) -> [Duration; 2] {
+        [self.first, self.second]
+    }
+}
+
+impl Validate for RetryConfig {
+    fn validate(&self, at: &mut Reader) {
+        for (key, wait) in [("first", self.first), ("second", self.second)] {
+            if wait > Duration::from_secs(86_400) {
+                at.refuse(&[key], "must be at most 1d: the log has to keep what waits");
+            }
+        }
     }
 }
 
@@ -36,8 +66,11 @@ impl Validate for ProcessConfig {
         if self.workers > 1024 {
             at.refuse(&["workers"], "must be at most 1024");
         }
-        if self.max_attempts == 0 {
-            at.refuse(&["max_attempts"], "must be at least 1");
+        if !(Duration::from_millis(100)..=Duration::from_secs(20)).contains(&self.trial_patience) {
+            at.refuse(
+                &["trial_patience"],
+                "must be from 100ms to 20s: less is short on a busy machine, more than its block is waited for",
+            );
         }
     }
 }

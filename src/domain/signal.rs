@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 pub const TOPIC_PREFIX: &str = "obtrace.";
 /// Topic of records that always fail, kept with reason and attempts.
 pub const DLQ_TOPIC: &str = "obtrace.dlq";
+/// Topics of the retry ladder, one a rung. Each has one partition for each signal, in the order of [`Signal::ALL`].
+pub const RETRY_TOPICS: [&str; 2] = ["obtrace.retry.1m", "obtrace.retry.10m"];
+/// Topic of what was replayed out of the dead letters: which, when, by whom.
+pub const REPLAYS_TOPIC: &str = "obtrace.dlq.replays";
 
 /// One of the OpenTelemetry signals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -40,6 +44,15 @@ impl Signal {
             Self::Traces => "obtrace.traces",
             Self::Logs => "obtrace.logs",
             Self::Metrics => "obtrace.metrics",
+        }
+    }
+
+    /// Its place in [`Signal::ALL`], which is its partition in topics that hold all signals.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Traces => 0,
+            Self::Logs => 1,
+            Self::Metrics => 2,
         }
     }
 

@@ -1,6 +1,7 @@
-//! Messages to the stream stage: appends to the event log.
+//! Messages to the stream stage: appends to the event log, questions to the dead letters.
 
 use crate::backends::event_log::{Appended, LogError, Record};
+use crate::domain::dead_letters::{LetterAnswer, LetterAsk, LettersError};
 use crate::supervisors::kernel::lane::Cargo;
 use crate::supervisors::kernel::port::Reply;
 
@@ -29,5 +30,27 @@ impl Cargo for AppendRecord {
     fn poisoned(&self, _attempts: u32) {
         // The producer failed again and again on it: for the sender the log is not there.
         self.reply.send(Err(LogError::Closed));
+    }
+}
+
+/// serve → letter desk · at least once · a few KiB · idempotent: a replay by its number, the others only read.
+///
+/// List, show or replay dead letters.
+#[derive(Debug)]
+pub struct AskLetters {
+    /// The question.
+    pub ask: LetterAsk,
+    /// The answer.
+    pub reply: Reply<Result<LetterAnswer, LettersError>>,
+}
+
+impl Cargo for AskLetters {
+    fn weight(&self) -> usize {
+        1024
+    }
+
+    fn poisoned(&self, attempts: u32) {
+        let why = format!("the letter desk failed {attempts} times on this question: send a bug report");
+        self.reply.send(Err(LettersError::Unavailable(why)));
     }
 }

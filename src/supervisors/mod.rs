@@ -94,10 +94,10 @@ impl Parts {
 pub fn tree(parts: &Parts) -> ChildSpec {
     let (store, stores) = store::subtree(parts);
     let (tenant, gate) = tenant::subtree(parts, &stores);
-    let (broker_out, producer) = stream::broker_out(parts);
+    let (broker_out, stream::BrokerPorts { producer, letters }) = stream::broker_out(parts);
     let (process, process_port) = process::subtree(parts, stores.rows, producer.clone());
-    let stream_in = stream::stream_in(parts, process_port);
-    let serve = serve::subtree(parts, gate.clone());
+    let stream_in = stream::stream_in(parts, &process_port);
+    let serve = serve::subtree(parts, gate.clone(), letters);
     let ingest = ingest::subtree(parts, producer, gate);
     ChildSpec::supervisor(
         "root",

@@ -1,6 +1,9 @@
 //! The `process` subtree: the OTLP workers.
 
-use crate::actors::process::otlp::{OtlpWorker, Outlets};
+use crate::actors::process::letters::Ladder;
+use crate::actors::process::otlp::OtlpWorker;
+use crate::actors::process::settle::Outlets;
+use crate::actors::process::trial::Trial;
 use crate::messages::process::ProcessBlock;
 use crate::messages::store::StoreRows;
 use crate::messages::stream::AppendRecord;
@@ -19,7 +22,13 @@ pub fn subtree(
     let policy = parts.policy("process.otlp");
     let lane = Lane::new("process.otlp", policy.lane);
     let port = lane.port();
-    let outlets = Outlets { store, producer, metrics: parts.metrics.clone() };
+    let outlets = Outlets {
+        store,
+        producer,
+        metrics: parts.metrics.clone(),
+        trial: Trial { config: parts.live.clone() },
+        ladder: Ladder { waits: parts.config().process.retry.waits() },
+    };
     let otlp = ChildSpec::replicated("otlp", policy, move |name, policy| {
         let outlets = outlets.clone();
         ChildSpec::worker(name, policy, move |_| OtlpWorker::new(outlets.clone())).reads(&lane).build()

@@ -7,15 +7,17 @@ use crate::actors::serve::listener::{ApiListener, Gateway};
 use crate::actors::serve::query::QueryHandler;
 use crate::actors::serve::reloader::{Reloader, Tuning};
 use crate::actors::serve::turnstile::Turnstile;
+use crate::messages::stream::AskLetters;
 use crate::messages::tenant::TenantGate;
 
 use super::Parts;
 use super::kernel::lane::Lane;
+use super::kernel::port::Port;
 use super::kernel::spec::ChildSpec;
 use super::tuning::reload::RunningConfig;
 
 /// The subtree.
-pub fn subtree(parts: &Parts, gate: Arc<dyn TenantGate>) -> ChildSpec {
+pub fn subtree(parts: &Parts, gate: Arc<dyn TenantGate>, letters: Port<AskLetters>) -> ChildSpec {
     let policy = parts.policy("serve.query");
     let lane = Lane::new("serve.query", policy.lane);
     let (queries, all) = (lane.port(), parts.clone());
@@ -37,6 +39,7 @@ pub fn subtree(parts: &Parts, gate: Arc<dyn TenantGate>) -> ChildSpec {
             access: parts.admin.clone(),
             view: parts.view.clone(),
             metrics: parts.metrics.clone(),
+            letters,
             tuning: tuning.clone(),
             reloads: parts.reloads.port(),
         },

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::actors::stream::consumer::{ConsumerDeps, PartitionConsumer};
+use crate::actors::stream::consumer::{ConsumerDeps, PartitionConsumer, Rung};
+use crate::actors::stream::letters::LetterDesk;
 use crate::actors::stream::producer::Producer;
 use crate::actors::stream::retention::Retention;
-use crate::domain::signal::Signal;
+use crate::domain::signal::{RETRY_TOPICS, Signal};
 use crate::messages::process::ProcessBlock;
-use crate::messages::stream::AppendRecord;
+use crate::messages::stream::{AppendRecord, AskLetters};
 
 use super::Parts;
 use super::kernel::lane::Lane;
@@ -20,8 +21,17 @@ const RETENTION_EVERY: Duration = Duration::from_secs(30);
 /// Consumer group of the OTLP workers.
 pub const WORKER_GROUP: &str = "worker-otlp";
 
-/// The writing end, and the port of the producer.
-pub fn broker_out(parts: &Parts) -> (ChildSpec, Port<AppendRecord>) {
+/// The ports of the writing end.
+#[derive(Debug, Clone)]
+pub struct BrokerPorts {
+    /// The producer.
+    pub producer: Port<AppendRecord>,
+    /// The desk of the dead letters.
+    pub letters: Port<AskLetters>,
+}
+
+/// The writing end with the desk of the dead letters, and their ports.
+pub fn broker_out(parts: &Parts) -> (ChildSpec, BrokerPorts) {
     let policy = parts.policy("broker_out.producer");
     let lane = Lane::new("broker_out.producer", policy.lane);
     let port = lane.port();
@@ -33,34 +43,63 @@ pub fn broker_out(parts: &Parts) -> (ChildSpec, Port<AppendRecord>) {
     let retention = ChildSpec::worker("retention", parts.policy("broker_out.retention"), move |_| {
         Retention::new(log.clone(), RETENTION_EVERY)
     });
-    let children = vec![producer, retention.build()];
-    (ChildSpec::supervisor("broker_out", parts.policy("broker_out"), children), port)
+    let policy = parts.policy("broker_out.letters");
+    let desk_lane = Lane::new("broker_out.letters", policy.lane);
+    let ports = BrokerPorts { producer: port.clone(), letters: desk_lane.port() };
+    let log = parts.log.clone();
+    let letters = ChildSpec::worker("letters", policy, move |_| LetterDesk::new(log.clone(), port.clone()))
+        .reads(&desk_lane);
+    let children = vec![producer, retention.build(), letters.build()];
+    (ChildSpec::supervisor("broker_out", parts.policy("broker_out"), children), ports)
 }
 
-/// The reading end: one consumer per partition of each signal's topic, in a dynamic group.
-pub fn stream_in(parts: &Parts, process: Port<ProcessBlock>) -> ChildSpec {
+/// Most records of a rung in one block: each is stored by itself.
+const RUNG_RECORDS: u64 = 256;
+
+/// The reading end: one consumer per partition of each signal's topic and of each rung of the retry ladder, in a dynamic
+/// group.
+pub fn stream_in(parts: &Parts, process: &Port<ProcessBlock>) -> ChildSpec {
     let policy = parts.policy("stream_in.consumers");
     let group = Group::default();
+    let process_id = rand::random();
+    let want = |name: String, deps: ConsumerDeps| {
+        let consumer = ChildSpec::worker(name, policy.clone(), move |_| PartitionConsumer::new(deps.clone()));
+        group.want(consumer.build());
+    };
     for signal in Signal::ALL {
         for partition in 0..parts.log.partitions(signal.topic()).unwrap_or(0) {
-            let deps = consumer_deps(parts, process.clone(), signal, partition);
-            let name = format!("{signal}-{partition}");
-            let consumer =
-                ChildSpec::worker(name, policy.clone(), move |_| PartitionConsumer::new(deps.clone()));
-            group.want(consumer.build());
+            let deps = consumer_deps(parts, process, signal.topic(), partition, process_id);
+            want(format!("{signal}-{partition}"), deps);
         }
     }
-    let consumers = ChildSpec::group("consumers", policy, group);
+    // A rung that is left out is read all the same: it may hold what was put there before.
+    for (topic, wait) in RETRY_TOPICS.into_iter().zip(parts.config().process.retry.waits()) {
+        for signal in Signal::ALL {
+            let mut deps = consumer_deps(parts, process, topic, signal.number(), process_id);
+            deps.rung = Some(Rung { wait, records: RUNG_RECORDS });
+            let rung = topic.trim_start_matches("obtrace.").replace('.', "-");
+            want(format!("{rung}-{signal}"), deps);
+        }
+    }
+    let consumers = ChildSpec::group("consumers", policy.clone(), group);
     ChildSpec::supervisor("stream_in", parts.policy("stream_in"), vec![consumers])
 }
 
-fn consumer_deps(parts: &Parts, process: Port<ProcessBlock>, signal: Signal, partition: u32) -> ConsumerDeps {
+fn consumer_deps(
+    parts: &Parts,
+    process: &Port<ProcessBlock>,
+    topic: &'static str,
+    partition: u32,
+    process_id: u64,
+) -> ConsumerDeps {
     ConsumerDeps {
         log: Arc::clone(&parts.log),
-        process,
+        process: process.clone(),
         group: WORKER_GROUP,
-        topic: signal.topic(),
+        topic,
         partition,
         config: parts.live.clone(),
+        rung: None,
+        process_id,
     }
 }

@@ -9,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::domain::offence::Cause;
 use crate::domain::refusal::{Accepted, Refusal};
 use crate::domain::signal::Signal;
 use crate::messages::ingest::ReceiveExport;
@@ -27,6 +28,9 @@ struct Inner {
     bytes: Family<SignalOnly, Counter>,
     stored: Family<SignalOnly, Counter>,
     dead: Family<SignalOnly, Counter>,
+    poisonous: Family<ClassOnly, Counter>,
+    retried: Family<RungOnly, Counter>,
+    dead_by_class: Family<ClassOnly, Counter>,
     queries: Family<QueryLabels, Counter>,
     gate_fail_open: Family<Reason, Counter>,
     reloads: Family<ReloadLabels, Counter>,
@@ -48,6 +52,16 @@ struct Outcome {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct SignalOnly {
     signal: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ClassOnly {
+    class: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RungOnly {
+    rung: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -86,6 +100,9 @@ impl Metrics {
             bytes: counted(&mut registry, "ingest_bytes", "Request bytes received, as sent"),
             stored: counted(&mut registry, "process_rows", "Rows stored"),
             dead: counted(&mut registry, "process_dead_letters", "Records put into the dead letters"),
+            poisonous: counted(&mut registry, "poison", "Failures of single items, by class"),
+            retried: counted(&mut registry, "retried", "Items put onto the retry ladder, by rung"),
+            dead_by_class: counted(&mut registry, "dead", "Items put into the dead letters, by class"),
             queries: counted(&mut registry, "serve_queries", "Queries by outcome"),
             gate_fail_open: counted(
                 &mut registry,
@@ -139,6 +156,16 @@ impl Metrics {
         let label = SignalOnly { signal: signal.as_str() };
         self.inner.stored.get_or_create(&label).inc_by(rows);
         self.inner.dead.get_or_create(&label).inc_by(dead);
+    }
+
+    /// An item was put aside into `topic`: a rung of the retry ladder or the dead letters.
+    pub fn put_aside(&self, cause: Cause, topic: &'static str) {
+        let label = ClassOnly { class: cause.as_str() };
+        self.inner.poisonous.get_or_create(&label).inc();
+        match topic.strip_prefix("obtrace.retry.") {
+            Some(rung) => self.inner.retried.get_or_create(&RungOnly { rung }).inc(),
+            None => self.inner.dead_by_class.get_or_create(&label).inc(),
+        };
     }
 
     /// A query ended.

@@ -139,7 +139,7 @@ pub fn decode_payload(envelope: &Envelope, limits: &OtlpLimits) -> Result<Payloa
 }
 
 /// The longest prefix of at most `max` bytes that ends between two characters.
-fn cut(text: &str, max: usize) -> &str {
+pub(super) fn cut(text: &str, max: usize) -> &str {
     let mut end = max.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;

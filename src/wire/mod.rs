@@ -10,7 +10,9 @@
 pub mod compress;
 pub mod envelope;
 mod fault;
+mod items;
 pub mod json;
+pub mod letter;
 pub mod limits;
 pub mod protobuf;
 pub mod response;

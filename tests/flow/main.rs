@@ -9,6 +9,8 @@ mod examples;
 #[cfg(feature = "chaos")]
 mod faults;
 mod ingest;
+#[cfg(feature = "chaos")]
+mod letters;
 mod operate;
 #[cfg(feature = "chaos")]
 mod poison;

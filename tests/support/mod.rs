@@ -54,6 +54,20 @@ impl Obtrace {
         self.wait_ready();
     }
 
+    /// Starts it again; false when it ended before it was ready.
+    pub fn try_restart(&mut self) -> bool {
+        self.child = spawn(&self.dir, [&self.grpc, &self.http, &self.api], &self.options);
+        let until = Instant::now() + READY_WITHIN;
+        while self.is_alive() {
+            if try_get(&format!("{}/readyz", self.api)).is_some_and(|(status, _)| status == 200) {
+                return true;
+            }
+            assert!(Instant::now() < until, "it is not ready after {READY_WITHIN:?}");
+            sleep(Duration::from_millis(30));
+        }
+        false
+    }
+
     /// Process id of the main process.
     pub fn pid(&self) -> u32 {
         self.child.id()

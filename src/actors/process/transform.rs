@@ -1,47 +1,39 @@
-//! Turns the records of a block into one record batch, as a pure function.
+//! Turns records of the log, or some items of one, into one record batch, as a pure function.
 //!
-//! Same records, same batch: the block's id then names the same rows however often the block is processed. A record
-//! that cannot be turned into rows is named with its reason, and the others go on.
+//! Same records and same verdict, same batch: a token then names the same rows however often they are built. An item that
+//! cannot be turned into a row is named with its reason, and the others go on.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow_array::RecordBatch;
-use bytes::Bytes;
-use xxhash_rust::xxh3::xxh3_128;
 
-use crate::backends::event_log::{Record, StoredRecord};
-use crate::domain::block::BlockId;
-use crate::domain::columns::{BlockFull, LogColumns, MetricColumns, SpanColumns};
-use crate::domain::envelope::{Envelope, Header};
+use crate::backends::event_log::StoredRecord;
+use crate::domain::columns::{AppendOutcome, BlockFull, LogColumns, MetricColumns, SpanColumns};
+use crate::domain::envelope::{Envelope, Header, WireFormat};
+use crate::domain::offence::{Cause, Item, Offence, Verdict};
 use crate::domain::signal::Signal;
 use crate::supervisors::kernel::{chaos, panics};
 use crate::wire::Payload;
 use crate::wire::envelope::{decode_payload, from_record_headers};
 use crate::wire::limits::OtlpLimits;
 
-/// A record that cannot be stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dead {
-    /// Its offset in the block's partition.
-    pub offset: u64,
-    /// Why.
-    pub reason: String,
-}
-
-/// What a block became.
+/// What was built.
 #[derive(Debug, Default)]
-pub struct Transformed {
-    /// Signal of the block's records; `None` when none could be read.
+pub struct Built {
+    /// Signal of the records; `None` when none could be read.
     pub signal: Option<Signal>,
     /// The rows, mostly in one batch; more where one would be too large.
     pub batches: Vec<RecordBatch>,
     /// Number of rows.
     pub rows: u64,
-    /// Records that did not make it.
-    pub dead: Vec<Dead>,
+    /// Items that did not make it.
+    pub offences: Vec<Offence>,
 }
 
-impl Transformed {
+impl Built {
     fn keep(&mut self, batch: RecordBatch) {
         if batch.num_rows() > 0 {
             self.rows += batch.num_rows() as u64;
@@ -50,28 +42,73 @@ impl Transformed {
     }
 }
 
-/// Transforms a block. With `isolate`, every record is first tried alone with panics caught, so that one that crashes
-/// the code is found and left out.
-pub fn transform(records: &[StoredRecord], isolate: bool) -> Transformed {
+/// Builds the rows of `records` without what is dead by `verdict`.
+pub fn build<'a>(records: impl Iterator<Item = &'a StoredRecord>, verdict: &Verdict) -> Built {
     let mut builder: Option<Builder> = None;
-    let mut out = Transformed::default();
+    let mut out = Built::default();
     for record in records {
-        let tried = if isolate { try_alone(record) } else { Ok(()) };
-        let appended = tried.and_then(|()| {
-            let (header, payload) = open(record)?;
-            let builder = builder.get_or_insert_with(|| Builder::new(header.signal));
-            match builder.append(&header, &payload) {
-                Err(Unappended::Full(_)) => {
-                    out.keep(builder.finish());
-                    builder.append(&header, &payload).map_err(|error| error.to_string())
-                }
-                other => other.map_err(|error| error.to_string()),
+        let Some(dead) = verdict.dead_in(record.offset) else { continue };
+        match open(record) {
+            Ok((header, payload)) => {
+                let part = Part { offset: record.offset, range: 0..u32::MAX, dead: &dead };
+                part.add(&mut builder, &mut out, &header, &payload);
             }
-        });
-        if let Err(reason) = appended {
-            out.dead.push(Dead { offset: record.offset, reason });
+            Err(offence) => out.offences.push(offence),
         }
     }
+    finish(builder, out)
+}
+
+/// Builds the rows of some items of one record, without what is dead by `verdict`.
+pub fn build_items(record: &StoredRecord, range: Range<u32>, verdict: &Verdict) -> Built {
+    let mut builder = None;
+    let mut out = Built::default();
+    let Some(dead) = verdict.dead_in(record.offset) else { return out };
+    match open(record) {
+        Ok((header, payload)) => {
+            let part = Part { offset: record.offset, range, dead: &dead };
+            part.add(&mut builder, &mut out, &header, &payload);
+        }
+        Err(offence) => out.offences.push(offence),
+    }
+    finish(builder, out)
+}
+
+/// Builds the row of one item that was taken out of its record, to see whether that can be done.
+pub fn build_alone(header: &Header, item: &Payload) {
+    let mut builder = Builder::new(header.signal);
+    // Whether the columns want it is judged, with all the others, when the block is built.
+    drop(builder.append(header, item));
+    builder.finish();
+}
+
+/// Reads a record: its header and its request.
+///
+/// # Errors
+/// The offence of the record as a whole.
+pub fn open(record: &StoredRecord) -> Result<(Header, Payload), Offence> {
+    let unreadable = |error: crate::wire::WireError| Offence {
+        item: Item::whole(record.offset),
+        cause: Cause::Unreadable,
+        reason: error.to_string(),
+    };
+    let header = from_record_headers(&record.record.headers).map_err(unreadable)?;
+    let envelope = Envelope { header, payload: record.record.payload.clone() };
+    let payload = decode_payload(&envelope, &OtlpLimits::default()).map_err(unreadable)?;
+    Ok((envelope.header, payload))
+}
+
+/// Runs `work`; a panic comes back as text with its place.
+///
+/// # Errors
+/// Where and why it panicked.
+pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
+        format!("it panics at {}: {}", panics::take_location(), panics::message_of(&*payload))
+    })
+}
+
+fn finish(builder: Option<Builder>, mut out: Built) -> Built {
     if let Some(mut builder) = builder {
         out.signal = Some(builder.signal());
         out.keep(builder.finish());
@@ -79,48 +116,44 @@ pub fn transform(records: &[StoredRecord], isolate: bool) -> Transformed {
     out
 }
 
-/// The dead letter for a record, and the key that makes burying it twice the same as once.
-pub fn dead_letter(source: &StoredRecord, block: &BlockId, dead: &Dead) -> (Record, u128) {
-    let mut record = source.record.clone();
-    let place = format!("{}-{}-{}", block.topic, block.partition, source.offset);
-    record.headers.retain(|(name, _)| name != "obtrace-last-error" && name != "obtrace-source");
-    record.headers.push((String::from("obtrace-last-error"), Bytes::from(dead.reason.clone())));
-    record.headers.push((String::from("obtrace-source"), Bytes::from(place.clone())));
-    let attempts = from_record_headers(&source.record.headers).map_or(0, |header| header.attempts);
-    let attempts = attempts.saturating_add(1).to_string();
-    record.headers.retain(|(name, _)| name != "obtrace-attempts");
-    record.headers.push((String::from("obtrace-attempts"), Bytes::from(attempts)));
-    (record, xxh3_128(place.as_bytes()).max(1))
+/// What of a record is wanted.
+struct Part<'a> {
+    offset: u64,
+    range: Range<u32>,
+    dead: &'a BTreeSet<u32>,
 }
 
-fn try_alone(record: &StoredRecord) -> Result<(), String> {
-    let alone = || {
-        let (header, payload) = open(record)?;
-        let mut builder = Builder::new(header.signal);
-        builder.append(&header, &payload).map_err(|error| error.to_string())?;
-        builder.finish();
-        Ok(())
-    };
-    catch_unwind(AssertUnwindSafe(alone)).unwrap_or_else(|payload| {
-        Err(format!("it panics at {}: {}", panics::take_location(), panics::message_of(&*payload)))
-    })
-}
+impl Part<'_> {
+    fn add(&self, builder: &mut Option<Builder>, out: &mut Built, header: &Header, payload: &Payload) {
+        let (wanted, numbers) = self.cut(payload);
+        let builder = builder.get_or_insert_with(|| Builder::new(header.signal));
+        let outcome = builder.append(header, &wanted).or_else(|_full| {
+            out.keep(builder.finish());
+            builder.append(header, &wanted)
+        });
+        let offence = |item, reason: String| Offence { item, cause: Cause::Unfit, reason };
+        match outcome {
+            Ok(Ok(outcome)) => {
+                for rejected in outcome.rejected {
+                    let index = numbers.get(rejected.index as usize).copied().unwrap_or(rejected.index);
+                    out.offences.push(offence(Item::at(self.offset, index), rejected.reason.to_string()));
+                }
+            }
+            Ok(Err(mismatch)) => out.offences.push(offence(Item::whole(self.offset), mismatch)),
+            Err(full) => out.offences.push(offence(Item::whole(self.offset), full.to_string())),
+        }
+    }
 
-fn open(record: &StoredRecord) -> Result<(Header, Payload), String> {
-    chaos::poison(&record.record.payload);
-    let header = from_record_headers(&record.record.headers).map_err(|error| error.to_string())?;
-    let envelope = Envelope { header, payload: record.record.payload.clone() };
-    let payload = decode_payload(&envelope, &OtlpLimits::default()).map_err(|error| error.to_string())?;
-    Ok((envelope.header, payload))
-}
-
-/// Why a record was not added to the batch.
-#[derive(Debug, thiserror::Error)]
-enum Unappended {
-    #[error(transparent)]
-    Full(BlockFull),
-    #[error("{0}")]
-    Bad(String),
+    /// The wanted part of a request, and the numbers its items have in the whole; none where it is the whole.
+    fn cut<'p>(&self, payload: &'p Payload) -> (Cow<'p, Payload>, Vec<u32>) {
+        let count = u32::try_from(payload.count()).unwrap_or(u32::MAX);
+        let range = self.range.start.min(count)..self.range.end.min(count);
+        if self.dead.is_empty() && range == (0..count) {
+            return (Cow::Borrowed(payload), Vec::new());
+        }
+        let numbers = range.clone().filter(|index| !self.dead.contains(index)).collect();
+        (Cow::Owned(payload.part(range, self.dead)), numbers)
+    }
 }
 
 enum Builder {
@@ -146,26 +179,23 @@ impl Builder {
         }
     }
 
-    fn append(&mut self, header: &Header, payload: &Payload) -> Result<(), Unappended> {
-        let outcome = match (self, payload) {
+    /// Adds a request. The inner error is a request of another signal.
+    fn append(
+        &mut self,
+        header: &Header,
+        payload: &Payload,
+    ) -> Result<Result<AppendOutcome, String>, BlockFull> {
+        chaos::poison(|| payload.encode(WireFormat::Json));
+        let outcome = match (&mut *self, payload) {
             (Self::Spans(columns), Payload::Traces(request)) => columns.append(request, header),
             (Self::Logs(columns), Payload::Logs(request)) => columns.append(request, header),
             (Self::Metrics(columns), Payload::Metrics(request)) => columns.append(request, header),
             (builder, payload) => {
                 let (has, wants) = (payload.signal(), builder.signal());
-                return Err(Unappended::Bad(format!("a batch of {has} in a block of {wants}")));
+                return Ok(Err(format!("a batch of {has} in a block of {wants}")));
             }
         };
-        let rejected = outcome.map_err(Unappended::Full)?.rejected;
-        match rejected.first() {
-            None => Ok(()),
-            Some(first) => {
-                let (count, index, reason) = (rejected.len(), first.index, &first.reason);
-                Err(Unappended::Bad(format!(
-                    "{count} of its records cannot be stored, first number {index}: {reason}"
-                )))
-            }
-        }
+        outcome.map(Ok)
     }
 
     fn finish(&mut self) -> RecordBatch {

@@ -1,8 +1,9 @@
 //! The partition consumer: reads one partition in blocks and sees each block settled before it commits.
 //!
 //! In: records of its partition. Out: [`ProcessBlock`] to the process stage; commits to the log. Order of one turn:
-//! read, cut, commit the intent, have the block stored, commit its end. What may fail: the log or the workers being
-//! away, which it waits out; a later consumer taking over, which ends it.
+//! read, cut, commit the intent, have the block stored, commit its end. What is found out about a block on the way is
+//! committed beside the intent before anything is stored by it. What may fail: the log or the workers being away, which it
+//! waits out; a later consumer taking over, which ends it. On a rung of the retry ladder it waits until records are due.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,10 +12,10 @@ use std::time::Duration;
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{ActorContext, AsyncContext};
 
-use crate::backends::event_log::{Claim, Committed, EventLog, LogError, StoredRecord};
+use crate::backends::event_log::{Claim, Committed, EventLog, LogError, MAX_METADATA_BYTES, StoredRecord};
 use crate::clock;
 use crate::config::live::LiveConfig;
-use crate::domain::block::{BlockId, CutRule, intent, planned_end};
+use crate::domain::block::{BlockId, CutRule, Plan};
 use crate::domain::failure::{Classified, FailureClass};
 use crate::messages::process::{BlockOutcome, ProcessBlock};
 use crate::supervisors::kernel::chaos;
@@ -22,6 +23,7 @@ use crate::supervisors::kernel::port::{Port, PortError};
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Seated, Worker};
 use crate::wire::envelope::record_count;
+use crate::wire::letter::due_ns;
 
 /// Most records read from the log at once.
 const READ_RECORDS: usize = 1024;
@@ -36,6 +38,15 @@ const LAG_EVERY: Duration = Duration::from_secs(1);
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// Wait after the log or the workers were not there.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// A rung of the retry ladder.
+#[derive(Debug, Clone, Copy)]
+pub struct Rung {
+    /// How long a record waits there at the most.
+    pub wait: Duration,
+    /// Most records of a block: each of them is stored by itself.
+    pub records: u64,
+}
 
 /// What a consumer needs.
 #[derive(Clone)]
@@ -52,6 +63,10 @@ pub struct ConsumerDeps {
     pub partition: u32,
     /// When a block is full, and how long one that is not waits for more (`process.*`), read for each block.
     pub config: LiveConfig,
+    /// Set on a rung of the retry ladder, where records wait until they are due.
+    pub rung: Option<Rung>,
+    /// Number of this process, by which blocks that a former one left open are told.
+    pub process_id: u64,
 }
 
 /// The actor of one partition.
@@ -138,19 +153,25 @@ impl Turn {
     /// One block, from reading it to committing its end.
     async fn turn(&self, claim: Claim, position: Committed) -> Result<Committed, Stop> {
         self.show_lag(position.offset);
-        let records = match planned_end(&position.metadata, position.offset) {
-            Some(end) => self.read_planned(position.offset, end).await?,
+        let by = self.deps.process_id;
+        let planned = Plan::parse(&position.metadata, position.offset);
+        let records = match &planned {
+            Some(plan) => self.read_planned(position.offset, plan.end).await?,
             None => self.read_fresh(position.offset).await?,
         };
         let Some((first, last)) = records.first().zip(records.last()) else { return Ok(position) };
         let block = self.block(first.offset, last.offset + 1);
+        // A process that ended with this block open may have ended by it.
+        let suspect = planned.as_ref().is_some_and(|plan| plan.by != Some(by));
+        let verdict = planned.map(|plan| plan.verdict).unwrap_or_default();
+        let plan = Plan { verdict, ..Plan::new(block.end, by) };
         // Fetched and not leased, so the kernel cannot know of it by itself.
         let _in_hand = self.probe.take_in_hand();
         // The intent names the first record really there: retention may have removed some before it.
-        self.commit(claim, block.first, intent(block.end)).await?;
+        self.commit(claim, block.first, plan.to_metadata(MAX_METADATA_BYTES)).await?;
         chaos::point("consumer.after_intent");
         let end = block.end;
-        self.settle(block, records).await?;
+        self.settle(claim, block, records, plan, suspect).await?;
         chaos::point("consumer.before_commit");
         self.commit(claim, end, String::new()).await?;
         self.probe.progress();
@@ -179,6 +200,9 @@ impl Turn {
             () = self.probe.paused_changed(true) => return Ok(Vec::new()),
             there = self.wait_for(from, None) => drop(there?),
         }
+        if let Some(rung) = self.deps.rung {
+            return self.read_due(from, rung).await;
+        }
         let (cut, until) = (self.cut(), clock::now() + self.deps.config.now().process.linger);
         let (mut records, mut rows, mut bytes) = (Vec::new(), 0_u64, 0_u64);
         let mut next = from;
@@ -196,6 +220,33 @@ impl Turn {
                 return Ok(records);
             }
         }
+    }
+
+    /// Waits until the head of a rung is due, then reads what is due by then. All of a rung waits equally long, so the head is
+    /// due first. The wait itself is by the monotonic clock and never longer than the rung: a jump of the wall clock delays
+    /// nothing beyond that.
+    async fn read_due(&self, from: u64, rung: Rung) -> Result<Vec<StoredRecord>, Stop> {
+        let records = self.read(from).await?;
+        let Some(head) = records.first() else { return Ok(records) };
+        let due = due_ns(&head.record.headers);
+        let wait = Duration::from_nanos(due.saturating_sub(clock::unix_nanos())).min(rung.wait);
+        tokio::select! {
+            biased;
+            _ = self.probe.drained() => return Err(Stop::Drained),
+            () = self.probe.paused_changed(true) => return Ok(Vec::new()),
+            () = tokio::time::sleep(wait) => {}
+        }
+        let cut = CutRule { rows: rung.records, ..self.cut() };
+        let (mut rows, mut bytes, mut full) = (0, 0, false);
+        let now = clock::unix_nanos().max(due);
+        let mut is_due = |record: &StoredRecord| {
+            let fits = !full;
+            rows += u64::from(record_count(&record.record.headers));
+            bytes += record.record.payload.len() as u64;
+            full = cut.is_full(rows, bytes);
+            fits && due_ns(&record.record.headers) <= now
+        };
+        Ok(records.into_iter().take_while(|record| is_due(record)).collect())
     }
 
     /// Reads on from `from`; where retention has removed it, from the first record still there.
@@ -249,11 +300,26 @@ impl Turn {
         }
     }
 
-    /// Has the workers settle the block, however long they are away; only a drain request ends the waiting.
-    async fn settle(&self, block: BlockId, records: Vec<StoredRecord>) -> Result<(), Stop> {
+    /// Has the workers settle the block, however long they are away and whatever it does to them; only a drain request ends
+    /// the waiting.
+    async fn settle(
+        &self,
+        claim: Claim,
+        block: BlockId,
+        records: Vec<StoredRecord>,
+        mut plan: Plan,
+        mut suspect: bool,
+    ) -> Result<(), Stop> {
         let bytes = records.iter().map(|record| record.record.size()).sum();
         loop {
-            let make = |reply| ProcessBlock { block: block.clone(), records: records.clone(), bytes, reply };
+            let make = |reply| ProcessBlock {
+                block: block.clone(),
+                records: records.clone(),
+                bytes,
+                verdict: plan.verdict.clone(),
+                suspect,
+                reply,
+            };
             let _wait = self.probe.wait();
             let asked = tokio::select! {
                 asked = self.deps.process.ask(make, SETTLE_DEADLINE) => asked,
@@ -262,9 +328,24 @@ impl Turn {
             };
             let why = match asked {
                 Ok(BlockOutcome::Settled { .. }) => return Ok(()),
+                Ok(BlockOutcome::Found { verdict, suspect: more }) => {
+                    plan.verdict = verdict;
+                    suspect = more;
+                    self.commit(claim, block.first, plan.to_metadata(MAX_METADATA_BYTES)).await?;
+                    chaos::point("consumer.after_verdict");
+                    continue;
+                }
                 Ok(BlockOutcome::NotNow(why)) => why,
+                Ok(BlockOutcome::Crashed(why)) => {
+                    suspect = true;
+                    why
+                }
                 Err(PortError::Draining) => return Err(Stop::Drained),
-                Err(error) => error.to_string(),
+                Err(error) => {
+                    // Taken and not answered: it may be what its worker hangs on.
+                    suspect |= matches!(error, PortError::NoAnswer | PortError::Gone);
+                    error.to_string()
+                }
             };
             self.probe.degraded(format!("block {block} is not settled: {why}"));
             if self.pause().await {

@@ -1,5 +1,7 @@
-//! The stream stage: the producer that appends to the event log, and one consumer per partition.
+//! The stream stage: the producer that appends to the event log, one consumer per partition, and the desk of
+//! the dead letters.
 
 pub mod consumer;
+pub mod letters;
 pub mod producer;
 pub mod retention;

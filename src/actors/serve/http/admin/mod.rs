@@ -4,6 +4,7 @@
 //! added to [`ENDPOINTS`] is guarded without further ado: GET and HEAD look, every other method changes something.
 
 pub mod config;
+pub mod dlq;
 pub mod guard;
 pub mod tree;
 
@@ -18,6 +19,7 @@ use super::reply;
 use crate::actors::serve::reloader::Tuning;
 use crate::domain::admin::AdminAccess;
 use crate::messages::serve::ReloadConfig;
+use crate::messages::stream::AskLetters;
 use crate::supervisors::kernel::port::Port;
 use crate::supervisors::kernel::tree::TreeView;
 use crate::telemetry::metrics::Metrics;
@@ -34,6 +36,8 @@ pub struct AdminDeps {
     pub view: SharedView,
     /// The metrics of the process.
     pub metrics: Metrics,
+    /// The dead letters.
+    pub letters: Port<AskLetters>,
     /// The configuration, to be shown.
     pub tuning: Arc<dyn Tuning>,
     /// Where reloads are asked for.
@@ -58,6 +62,21 @@ pub const ENDPOINTS: &[AdminEndpoint] = &[
     AdminEndpoint {
         path: "/tree",
         mount: |resource| resource.route(look().to(tree::show)).default_service(web::to(reply::only_get)),
+    },
+    AdminEndpoint {
+        path: "/dlq",
+        mount: |resource| resource.route(look().to(dlq::list)).default_service(web::to(reply::only_get)),
+    },
+    // Before the letters, of which none is called so.
+    AdminEndpoint {
+        path: "/dlq/replay",
+        mount: |resource| {
+            resource.route(web::post().to(dlq::replay)).default_service(web::to(reply::only_post))
+        },
+    },
+    AdminEndpoint {
+        path: "/dlq/{id}",
+        mount: |resource| resource.route(look().to(dlq::show)).default_service(web::to(reply::only_get)),
     },
     AdminEndpoint {
         path: "/config",

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::domain::reload::{ReloadRefused, Reloaded};
-use crate::supervisors::kernel::lane::Lane;
+use crate::supervisors::kernel::lane::{Lane, LaneView as _};
 use crate::supervisors::kernel::policy::Policy;
 use crate::supervisors::kernel::pools::{INLINE, Pools};
 use crate::supervisors::kernel::seat::Worker;
@@ -35,10 +35,14 @@ async fn tree() -> Tree {
 }
 
 fn deps(token: Option<&str>, loopback: bool, view: Option<TreeView>) -> AdminDeps {
+    // Nobody stands at the desk, and whoever asks there is told so at once.
+    let letters = Lane::new("letters", Policy::default().lane);
+    letters.close();
     AdminDeps {
         access: Arc::new(ArcSwap::from_pointee(AdminAccess::new(token, loopback))),
         view: Arc::new(ArcSwap::from_pointee(view)),
         metrics: Metrics::new(),
+        letters: letters.port(),
         tuning: Arc::new(Untuned),
         reloads: Lane::new("reloads", Policy::default().lane).port(),
     }
