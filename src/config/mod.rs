@@ -11,6 +11,7 @@ pub mod ingest;
 pub mod layers;
 pub mod live;
 pub mod node;
+pub mod observe;
 pub mod policy;
 pub mod process;
 pub mod provenance;
@@ -35,6 +36,7 @@ pub use reader::Explained;
 
 use effect::Effect::{Live, Process};
 use ingest::IngestConfig;
+use observe::ObserveConfig;
 use process::ProcessConfig;
 use reader::Reader;
 use schema::{Validate, config_enum, config_struct};
@@ -73,6 +75,8 @@ config_struct! {
         telemetry: TelemetryConfig = TelemetryConfig::default() => Process,
         /// Serve: the REST API.
         serve: ServeConfig = ServeConfig::default() => Live,
+        /// Observe: what Obtrace tells of itself.
+        observe: ObserveConfig = ObserveConfig::default(),
         /// Tenant: API keys.
         tenant: TenantConfig = TenantConfig::default() => Live,
         /// Supervision: how actors are restarted, started and stopped.

@@ -9,7 +9,7 @@ use crate::config::{Config, ConfigError};
 use super::kernel::policy as kernel;
 
 /// Every path of the tree that has a policy, in start order.
-pub const PATHS: [&str; 18] = [
+pub const PATHS: [&str; 19] = [
     "",
     "store",
     "store.engine",
@@ -17,6 +17,7 @@ pub const PATHS: [&str; 18] = [
     "broker_out",
     "broker_out.producer",
     "broker_out.retention",
+    "broker_out.self_telemetry",
     "process",
     "process.otlp",
     "stream_in",

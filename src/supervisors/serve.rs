@@ -1,6 +1,6 @@
 //! The `serve` subtree (`query-gateway`): the query handlers, then the API listener in front of them.
 
-use crate::actors::serve::http::admin::AdminDeps;
+use crate::actors::serve::http::admin::{AdminDeps, events};
 use crate::actors::serve::listener::{ApiListener, Gateway};
 use crate::actors::serve::query::QueryHandler;
 
@@ -26,6 +26,8 @@ pub fn subtree(parts: &Parts) -> ChildSpec {
             access: parts.admin.clone(),
             view: parts.view.clone(),
             metrics: parts.metrics.clone(),
+            streams: events::streams(),
+            closing: tokio::sync::watch::Sender::new(false),
         },
         config: parts.live.clone(),
     };

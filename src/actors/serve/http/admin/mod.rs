@@ -3,7 +3,9 @@
 //! In: a request that [`guard`] let in. Out: JSON or metrics text; problem documents for what cannot be done. A route
 //! added to [`ENDPOINTS`] is guarded without further ado: GET and HEAD look, every other method changes something.
 
+pub mod events;
 pub mod guard;
+pub mod orders;
 pub mod tree;
 
 use std::sync::Arc;
@@ -12,14 +14,12 @@ use actix_web::middleware::from_fn;
 use actix_web::web;
 use actix_web::{Resource, guard as on};
 use arc_swap::ArcSwap;
+use tokio::sync::{Semaphore, watch};
 
 use super::reply;
 use crate::domain::admin::AdminAccess;
-use crate::supervisors::kernel::tree::TreeView;
+use crate::supervisors::kernel::tree::SharedView;
 use crate::telemetry::metrics::Metrics;
-
-/// The tree, once it runs.
-pub type SharedView = Arc<ArcSwap<Option<TreeView>>>;
 
 /// What the admin routes stand on. Cheap to clone.
 #[derive(Clone)]
@@ -30,6 +30,10 @@ pub struct AdminDeps {
     pub view: SharedView,
     /// The metrics of the process.
     pub metrics: Metrics,
+    /// Bounds the open streams of events, over all workers.
+    pub streams: Arc<Semaphore>,
+    /// True from the moment on that the listener takes no more requests: streams end then.
+    pub closing: watch::Sender<bool>,
 }
 
 /// A path below `/admin` and how its handlers are mounted on it.
@@ -46,10 +50,23 @@ pub const SCOPE: &str = "/admin";
 pub const METRICS: &str = "/metrics";
 
 /// Everything below `/admin`.
-pub const ENDPOINTS: &[AdminEndpoint] = &[AdminEndpoint {
-    path: "/tree",
-    mount: |resource| resource.route(look().to(tree::show)).default_service(web::to(reply::only_get)),
-}];
+pub const ENDPOINTS: &[AdminEndpoint] = &[
+    AdminEndpoint {
+        path: "/tree",
+        mount: |resource| resource.route(look().to(tree::show)).default_service(web::to(reply::only_get)),
+    },
+    AdminEndpoint {
+        path: "/tree/{path}/{action}",
+        mount: |resource| {
+            let body = web::PayloadConfig::new(orders::MOST_BODY);
+            resource.app_data(body).route(web::post().to(orders::give)).default_service(web::to(reply::only_post))
+        },
+    },
+    AdminEndpoint {
+        path: "/events",
+        mount: |resource| resource.route(look().to(events::show)).default_service(web::to(reply::only_get)),
+    },
+];
 
 /// A route of GET and HEAD.
 fn look() -> actix_web::Route {
