@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::actors::serve::reloader::RELOAD_DEADLINE;
 use crate::backends::event_log::LogError;
 use crate::backends::event_log::embedded::{
     DedupWindow, EmbeddedLog, EmbeddedLogConfig, GroupCommit, OpenReport, TopicConfig,
@@ -17,15 +18,16 @@ use crate::clock;
 use crate::config::live::LiveConfig;
 use crate::config::stream::Compression;
 use crate::config::{Config, Loaded};
-use crate::domain::admin::{AdminAccess, SHORTEST_TOKEN};
-use crate::domain::auth::{Grant, KeyTable};
 use crate::domain::failure::FailureClass;
-use crate::domain::scope::Scope;
 use crate::domain::signal::{DLQ_TOPIC, Signal};
+use crate::messages::serve::ReloadConfig;
 use crate::supervisors::kernel::exit::ExitReason;
+use crate::supervisors::kernel::lane::Lane;
 use crate::supervisors::kernel::pools::{PoolSizes, Pools};
+use crate::supervisors::kernel::port::Port;
 use crate::supervisors::kernel::tree::Tree;
-use crate::supervisors::{IO_THREADS, Parts, store, tree};
+use crate::supervisors::tuning::reload::Origin;
+use crate::supervisors::{IO_THREADS, Parts, access, policies, store, tree};
 use crate::telemetry::metrics::Metrics;
 
 /// Drained and stopped in order.
@@ -38,7 +40,7 @@ pub const EXIT_UNCLEAN: u8 = 75;
 pub const EXIT_CONFIG: u8 = 78;
 
 /// Runs Obtrace until it is told to stop or its root fails.
-pub fn run(loaded: Loaded) -> ExitCode {
+pub fn run(loaded: Loaded, origin: Origin) -> ExitCode {
     let Ok(io) = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(IO_THREADS)
         .thread_name("io")
@@ -48,23 +50,25 @@ pub fn run(loaded: Loaded) -> ExitCode {
         return fail(EXIT_CONFIG, "the I/O runtime cannot be started: is the limit of threads reached?");
     };
     let system = actix::System::new();
-    let code = system.block_on(serve(LiveConfig::new(loaded), io.handle().clone()));
+    let code = system.block_on(serve(LiveConfig::new(loaded), origin, io.handle().clone()));
     // Connections that outlived their listener are not waited for.
     io.shutdown_timeout(Duration::from_secs(1));
     ExitCode::from(code)
 }
 
-async fn serve(live: LiveConfig, io: tokio::runtime::Handle) -> u8 {
+async fn serve(live: LiveConfig, origin: Origin, io: tokio::runtime::Handle) -> u8 {
     let config = live.now();
     let (log, report) = match open_log(&config) {
         Ok(opened) => opened,
         Err(error) => return report_failure(EXIT_CONFIG, &error.to_string()),
     };
     tell_open(&report);
-    let parts = match parts(&live, &log, io) {
+    let parts = match parts(&live, origin, &log, io) {
         Ok(parts) => parts,
         Err(error) => return report_failure(EXIT_CONFIG, &error),
     };
+    // Before anything is announced: without a handler the signal would end the process.
+    actix_rt::spawn(reload_on_signal(parts.reloads.port()));
     let pools = Pools::new(pool_sizes(&config));
     let mut running = Tree::start(&tree(&parts), pools);
     parts.view.store(Arc::new(Some(running.view())));
@@ -86,7 +90,12 @@ fn pool_sizes(config: &Config) -> PoolSizes {
     config.supervision.pools.all().map(|(name, pool)| (name.to_owned(), pool.threads as usize)).into()
 }
 
-fn parts(live: &LiveConfig, log: &EmbeddedLog, io: tokio::runtime::Handle) -> Result<Parts, String> {
+fn parts(
+    live: &LiveConfig,
+    origin: Origin,
+    log: &EmbeddedLog,
+    io: tokio::runtime::Handle,
+) -> Result<Parts, String> {
     let config = live.now();
     let telemetry_settings = store::telemetry_settings(&config);
     // Checks the address too; the client that is kept gets it once the schema is up to date.
@@ -95,10 +104,12 @@ fn parts(live: &LiveConfig, log: &EmbeddedLog, io: tokio::runtime::Handle) -> Re
     let telemetry = TelemetryClient::new(closed).map_err(|error| error.to_string())?;
     Ok(Parts {
         live: live.clone(),
+        origin: Arc::new(origin),
+        reloads: Lane::new("serve.reloader", policies::resolve(&config, "serve.reloader").lane),
         log: Arc::new(log.clone()),
         telemetry: Arc::new(telemetry),
-        keys: Arc::new(ArcSwap::from_pointee(key_table(&config)?)),
-        admin: Arc::new(ArcSwap::from_pointee(admin_access(&config)?)),
+        keys: Arc::new(ArcSwap::from_pointee(access::key_table(&config)?)),
+        admin: Arc::new(ArcSwap::from_pointee(access::admin_access(&config)?)),
         metrics: Metrics::new(),
         io,
         view: Arc::new(ArcSwap::from_pointee(None)),
@@ -134,45 +145,6 @@ fn tell_open(report: &OpenReport) {
     }
 }
 
-fn key_table(config: &Config) -> Result<KeyTable, String> {
-    let ingest = &config.ingest;
-    let mut keys = Vec::new();
-    for key in &config.tenant.keys {
-        let scope = Scope::new(&key.tenant, &key.project, &key.app, &key.env)
-            .map_err(|error| format!("tenant.keys {:?}: {error}", key.name))?;
-        let retention_days = key.retention_days.unwrap_or(ingest.retention_days);
-        let expires_at = key.expires.map(|at| at.unix_nanos() / 1_000_000_000);
-        keys.push((*key.hash.bytes(), Grant { scope, retention_days, expires_at }));
-    }
-    let loopback = ingest.dev_loopback.then(|| Grant {
-        scope: Scope::dev_default(),
-        retention_days: ingest.retention_days,
-        expires_at: None,
-    });
-    Ok(KeyTable::new(keys, loopback))
-}
-
-/// The rule of the admin side. Reads the token's file anew each time, so that a token can be changed by it.
-///
-/// # Errors
-/// The file cannot be read, or holds no token.
-pub fn admin_access(config: &Config) -> Result<AdminAccess, String> {
-    let serve = &config.serve;
-    let Some(file) = &serve.admin_token_file else {
-        return Ok(AdminAccess::new(Some(serve.admin_token.expose()), serve.admin_loopback));
-    };
-    let at = file.display();
-    let token = std::fs::read_to_string(file)
-        .map_err(|error| format!("serve.admin_token_file {at} cannot be read: {error}"))?;
-    if token.trim().len() < SHORTEST_TOKEN {
-        return Err(format!(
-            "serve.admin_token_file {at} holds no token of at least {SHORTEST_TOKEN} characters: \
-             make one with `openssl rand -hex 24`"
-        ));
-    }
-    Ok(AdminAccess::new(Some(&token), serve.admin_loopback))
-}
-
 /// Tells a person where to send and where to look.
 fn announce(config: &Config) {
     let (ingest, http) = (&config.ingest, config.serve.http);
@@ -185,6 +157,22 @@ fn announce(config: &Config) {
     println!("         tree        http://{http}/admin/tree   or: obtrace tree --api http://{http}");
     println!("  data   {}", config.data_dir.display());
     println!("  try    obtrace demo");
+}
+
+/// Has the configuration reloaded at each SIGHUP. What came of it is in the log.
+async fn reload_on_signal(reloads: Port<ReloadConfig>) {
+    let mut hangups = match signal(SignalKind::hangup()) {
+        Ok(hangups) => hangups,
+        Err(error) => {
+            return tracing::error!(%error, "SIGHUP cannot be listened for, it would end the process");
+        }
+    };
+    while hangups.recv().await.is_some() {
+        let make = |reply| ReloadConfig { who: "SIGHUP".into(), reply };
+        if let Err(error) = reloads.ask(make, RELOAD_DEADLINE * 2).await {
+            tracing::error!(%error, "the reloader did not answer to SIGHUP");
+        }
+    }
 }
 
 /// Resolves at the first SIGTERM or SIGINT.

@@ -20,10 +20,11 @@ use obtrace::domain::admin::AdminAccess;
 use obtrace::domain::auth::{Grant, KeyTable, hash_key};
 use obtrace::domain::envelope::WireFormat;
 use obtrace::domain::scope::Scope;
+use obtrace::supervisors::kernel::lane::Lane;
 use obtrace::supervisors::kernel::pools::Pools;
 use obtrace::supervisors::kernel::spec::ChildSpec;
 use obtrace::supervisors::kernel::tree::Tree;
-use obtrace::supervisors::{Parts, ingest, store, stream};
+use obtrace::supervisors::{Parts, ingest, policies, store, stream};
 use obtrace::telemetry::metrics::Metrics;
 use obtrace::wire::envelope::record_count;
 use tokio::signal::unix::{SignalKind, signal};
@@ -193,6 +194,8 @@ fn parts(
         expires_at: None,
     };
     Ok(Parts {
+        reloads: Lane::new("serve.reloader", policies::resolve(&config, "serve.reloader").lane),
+        origin: Arc::default(),
         live: LiveConfig::from(config),
         log,
         telemetry: Arc::new(client),

@@ -9,6 +9,8 @@
 --   * `ts_source` says where `ts` came from: 0 the record's own time, 1 its observed time, 2 the time it was received.
 --   * An acknowledged insert is on disk: files and the folder of a part are synced before the answer.
 --   * A block repeated with the same `insert_deduplication_token` is dropped, also for what the view wrote.
+--   * Spans and logs are found by few rows at a time: small granules, and parts of up to 1 GiB (uncompressed) keep all columns in
+--     one file, since a whole row has some hundred streams and opening a file for each costs more than reading it.
 --   * An attribute value is text; `*_types` has one letter an entry, in order, and is empty where all are strings:
 --     s string, b bool, i int, d double, y bytes (base64), a array, k key-value list (both OTLP/JSON), e empty.
 --   * `attr_kv` is `key=value` of attributes and resource attributes; `has(attr_kv, 'key=value')` uses the text index.
@@ -79,7 +81,7 @@ PARTITION BY (toDate(ts), retention_days)
 ORDER BY (tenant, ts_bucket, service, ts)
 TTL toDateTime(least(toUnixTimestamp64Second(ts) + toInt64(retention_days) * 86400, 4294967295))
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000, fsync_after_insert = 1,
-    fsync_part_directory = 1;
+    fsync_part_directory = 1, index_granularity = 1024, min_bytes_for_wide_part = 1073741824;
 
 -- Body words: `hasAllTokens(body, 'word word')` uses the text index and does not mind case.
 CREATE TABLE IF NOT EXISTS logs
@@ -133,7 +135,7 @@ PARTITION BY (toDate(ts), retention_days)
 ORDER BY (tenant, ts_bucket, service, ts)
 TTL toDateTime(least(toUnixTimestamp64Second(ts) + toInt64(retention_days) * 86400, 4294967295))
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000, fsync_after_insert = 1,
-    fsync_part_directory = 1;
+    fsync_part_directory = 1, index_granularity = 1024, min_bytes_for_wide_part = 1073741824;
 
 -- One row a data point, all kinds. `value` counts only where `has_value`; `int_value` is set where an integer was sent.
 CREATE TABLE IF NOT EXISTS metrics

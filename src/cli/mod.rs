@@ -10,11 +10,15 @@ use crate::backends::telemetry::engine;
 use crate::boot;
 use crate::config::{Flag, LoadArgs, Loaded};
 use crate::supervisors::tuning;
+use crate::supervisors::tuning::lint::{self, Verdict};
+use crate::supervisors::tuning::machine::Machine;
+use crate::supervisors::tuning::reload::Origin;
 use crate::telemetry::logging;
 use crate::tools::demo::{self, DemoArgs};
 use crate::tools::error::ToolError;
 use crate::tools::load::{self, LoadArgs as LoadGeneratorArgs};
 
+mod config;
 mod doctor;
 mod key;
 mod look;
@@ -33,9 +37,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Everything in one process on embedded backends, for this machine: no key needed from loopback
-    Dev(ServeArgs),
+    Dev(RunArgs),
     /// Everything in one process, as configured
-    Serve(ServeArgs),
+    Serve(RunArgs),
     /// A simulated shop that sends traces, logs and metrics to a running Obtrace
     Demo(DemoArgs),
     /// Load generator; with --verify it asks the API what is missing or doubled
@@ -48,18 +52,12 @@ enum Command {
     Doctor(Box<doctor::DoctorArgs>),
     /// Look at the configuration
     #[command(subcommand)]
-    Config(ConfigCommand),
+    Config(config::ConfigCommand),
     /// Make an API key, or hash one
     #[command(subcommand)]
     Key(key::KeyCommand),
     /// The embedded ClickHouse engine; started by `dev` and `serve`, seldom by hand
     Engine(engine::EngineArgs),
-}
-
-#[derive(Debug, Subcommand)]
-enum ConfigCommand {
-    /// Checks files, environment and flags, and prints every value with the place that set it
-    Check(ServeArgs),
 }
 
 /// Where settings come from. A flag stands above the environment, that above the files, those above the defaults.
@@ -85,6 +83,16 @@ pub struct ServeArgs {
     set: Vec<String>,
 }
 
+/// What `dev` and `serve` take.
+#[derive(Debug, Clone, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    layers: ServeArgs,
+    /// Start although `obtrace config lint` says FAIL
+    #[arg(long)]
+    force: bool,
+}
+
 impl Cli {
     /// Runs the command.
     pub fn run(self) -> ExitCode {
@@ -95,44 +103,41 @@ impl Cli {
             Command::Load(args) => tool(load::run(*args)),
             Command::Tree(args) => client(tree::run(args)),
             Command::Top(args) => client(top::run(args)),
+            Command::Config(command) => config::run(&command),
             Command::Doctor(args) => client(doctor::run(*args)),
-            Command::Config(ConfigCommand::Check(args)) => check(&args),
             Command::Key(command) => key::run(&command),
             Command::Engine(args) => engine::run(args),
         }
     }
 }
 
-fn serve(args: &ServeArgs, profile: Option<&str>) -> ExitCode {
-    match load_config(args, profile) {
-        Ok(loaded) => {
-            logging::install(&loaded.config.log, loaded.config.log_format);
-            boot::run(loaded)
-        }
+/// A development machine is as it is; anywhere else, numbers that cannot work are not started with.
+fn serve(args: &RunArgs, profile: Option<&str>) -> ExitCode {
+    let (layers, loaded) = match load_config(&args.layers, profile) {
+        Ok(found) => found,
         Err(text) => {
             eprintln!("{text}");
-            ExitCode::from(boot::EXIT_CONFIG)
+            return ExitCode::from(boot::EXIT_CONFIG);
         }
+    };
+    logging::install(&loaded.config.log, loaded.config.log_format);
+    let force = args.force || profile == Some("dev");
+    for line in lint::lint(&loaded, Machine::here()).iter().filter(|line| line.verdict == Verdict::Fail) {
+        if !force {
+            eprintln!(
+                "obtrace: {line}\nobtrace: `obtrace config lint` shows all rules, --force starts anyway"
+            );
+            return ExitCode::from(boot::EXIT_CONFIG);
+        }
+        tracing::warn!("{line}");
     }
+    boot::run(loaded, Origin { layers, force })
 }
 
-fn check(args: &ServeArgs) -> ExitCode {
-    match load_config(args, None) {
-        Ok(loaded) => {
-            for (path, value) in loaded.provenance.iter() {
-                println!("{path} = {}   # {}", value.value, value.source);
-            }
-            ExitCode::SUCCESS
-        }
-        Err(text) => {
-            eprintln!("{text}");
-            ExitCode::from(boot::EXIT_CONFIG)
-        }
-    }
-}
-
-fn load_config(args: &ServeArgs, profile: Option<&str>) -> Result<Loaded, String> {
-    tuning::load(&load_args(args, profile)?).map_err(|errors| errors.to_string())
+fn load_config(args: &ServeArgs, profile: Option<&str>) -> Result<(LoadArgs, Loaded), String> {
+    let args = load_args(args, profile)?;
+    let loaded = tuning::load(&args).map_err(|errors| errors.to_string())?;
+    Ok((args, loaded))
 }
 
 fn load_args(args: &ServeArgs, profile: Option<&str>) -> Result<LoadArgs, String> {
@@ -147,8 +152,8 @@ fn load_args(args: &ServeArgs, profile: Option<&str>) -> Result<LoadArgs, String
     for set in &args.set {
         flags.push(Flag::assignment(set).map_err(|why| format!("--set: {why}"))?);
     }
-    let args =
-        LoadArgs { profile: profile.map(str::to_owned), files: args.config.clone(), env: Vec::new(), flags };
+    let files = args.config.clone();
+    let args = LoadArgs { profile: profile.map(str::to_owned), files, flags, ..LoadArgs::default() };
     Ok(args.with_process_env())
 }
 

@@ -65,6 +65,8 @@ pub struct LoadArgs {
     pub profile: Option<String>,
     /// Files, the later one on top.
     pub files: Vec<PathBuf>,
+    /// Text to be read like a file on top of the files: what to call it, and the TOML.
+    pub texts: Vec<(String, String)>,
     /// Environment variables (name, value); those that are not ours are passed over.
     pub env: Vec<(String, String)>,
     /// Flags, the later one on top.
@@ -109,7 +111,8 @@ impl Config {
 fn gather(args: &LoadArgs) -> (Node, Vec<ConfigError>) {
     let mut tree = Node::empty();
     let mut errors = Vec::new();
-    let texts = profile_layer(args).into_iter().chain(args.files.iter().map(file_layer));
+    let texts = args.texts.iter().map(|(name, text)| Node::parse_toml(name, text));
+    let texts = profile_layer(args).into_iter().chain(args.files.iter().map(file_layer)).chain(texts);
     let pairs = env_layer(&args.env).into_iter().chain(args.flags.iter().map(flag_layer));
     for layer in texts.chain(pairs) {
         match layer {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::effect::Effect::{Process, RestartsNode};
+use super::effect::Effect::RestartsNode;
 use super::reader::Reader;
 use super::schema::{Validate, config_enum, config_struct};
 use super::units::ByteSize;
@@ -119,7 +119,7 @@ config_struct! {
         /// Thread within the pool: "spread" or "by_key".
         place: Place = Place::Spread => RestartsNode,
         /// How many of it run. Not inherited.
-        replicas: u32 = 1 => Process,
+        replicas: u32 = 1,
         /// Most children of a dynamic group. Above it new ones are refused. Not inherited.
         max_children: u32 = 1024,
         /// Pauses between restarts.
@@ -131,7 +131,7 @@ config_struct! {
         /// When it counts as stalled. Idle never does.
         liveness: LivenessPolicy = LivenessPolicy::default(),
         /// Its control mailbox.
-        control: ControlPolicy = ControlPolicy::default() => Process,
+        control: ControlPolicy = ControlPolicy::default() => RestartsNode,
         /// Its lane of data, which outlives its restarts.
         lane: LanePolicy = LanePolicy::default(),
         /// What happens to a quarantined child.
@@ -218,7 +218,8 @@ config_struct! {
     pub struct QuarantinePolicy {
         /// Pause before it is tried again.
         cool_down: Duration = Duration::from_secs(300),
-        /// Successful messages after which it counts as well.
+        /// Good runs in a row after which it counts as well: each `backoff.reset_after` without a failure is one, and so is
+        /// an end in order. Until then one more failure puts it back at once.
         probes: u32 = 1,
     }
 }

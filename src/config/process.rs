@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::effect::Effect::Process;
 use super::reader::Reader;
 use super::schema::{Validate, config_struct};
 use super::units::ByteSize;
@@ -17,7 +16,7 @@ config_struct! {
         /// A block is inserted at the latest this long after its first record came: how soon rows can be found.
         linger: Duration = Duration::from_millis(300),
         /// Threads that decode payloads and build columns. 0 = one for each core.
-        workers: u32 = 0 => Process,
+        workers: u32 = 0,
         /// Tries of a block that the store refuses as bad before its records are tried one by one.
         max_attempts: u16 = 3,
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::effect::Effect;
 use super::error::suggest;
 use super::policy::{DEFAULTS, OWN_KEYS};
 use super::reader::Explained;
@@ -21,6 +22,17 @@ impl Provenance {
     /// The value at `path` and its source. A node of the tree without a table of its own has what it inherits.
     pub fn explain(&self, path: &str) -> Option<Explained> {
         self.0.get(path).or_else(|| self.inherited(path)).cloned()
+    }
+
+    /// These sources, but those of `running` for what only a new process can take up.
+    #[must_use]
+    pub fn pin(mut self, running: &Self) -> Self {
+        let waits =
+            |path: &str| super::reference::find(path).and_then(|doc| doc.effect) == Some(Effect::Process);
+        for (path, old) in running.0.iter().filter(|(path, _)| waits(path)) {
+            self.0.insert(path.clone(), old.clone());
+        }
+        self
     }
 
     /// All values by path.

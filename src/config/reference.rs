@@ -41,10 +41,11 @@ const HEADER: &str = "\
 # WIRE_FORMAT, OBTRACE_DATA_DIR and OBTRACE_ENGINE_LIBRARY stand for ingest.wire_format, data_dir and
 # telemetry.engine.library, OBTRACE_LOG for log.
 #
-# Behind each key stands what a change of it needs to take effect:
+# Behind each key stands what a change needs to take effect, once a reload (SIGHUP, or POST /admin/config/reload) read it:
 #   live                      nothing more
 #   restarts NODE             that node of the supervision tree is restarted (`the node` is the one whose policy it is)
-#   restarts the process      that Obtrace is started anew
+#   restarts the process      that Obtrace is started anew; until then it is pending
+# `obtrace config check | explain KEY | diff OLD NEW | lint` tell what holds, who set it, and what would change.
 ";
 
 impl Reference {

@@ -69,8 +69,6 @@ config_struct! {
         process: PoolConfig = PoolConfig { threads: 0 },
         /// Partition consumers and the log.
         stream: PoolConfig = PoolConfig::default(),
-        /// Correlators and projectors.
-        incident: PoolConfig = PoolConfig::default(),
         /// Queries and the API.
         serve: PoolConfig = PoolConfig::default(),
         /// Adapters of the stores.
@@ -80,13 +78,12 @@ config_struct! {
 
 impl Pools {
     /// The pools with their names, in the order in which their threads start.
-    pub fn all(&self) -> [(&'static str, &PoolConfig); 7] {
+    pub fn all(&self) -> [(&'static str, &PoolConfig); 6] {
         [
             ("edge", &self.edge),
             ("ingest", &self.ingest),
             ("process", &self.process),
             ("stream", &self.stream),
-            ("incident", &self.incident),
             ("serve", &self.serve),
             ("store", &self.store),
         ]

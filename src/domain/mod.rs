@@ -8,6 +8,7 @@ pub mod envelope;
 pub mod failure;
 pub mod query;
 pub mod refusal;
+pub mod reload;
 pub mod scope;
 pub mod sift;
 pub mod signal;

@@ -1,8 +1,9 @@
-//! Messages to the serve stage: queries to run.
+//! Messages to the serve stage: queries to run, and the configuration to be read anew.
 
 use std::time::Duration;
 
 use crate::domain::query::{QueryAnswer, QueryError, QueryRequest};
+use crate::domain::reload::{ReloadRefused, Reloaded};
 use crate::domain::scope::Scope;
 use crate::supervisors::kernel::lane::Cargo;
 use crate::supervisors::kernel::port::Reply;
@@ -34,5 +35,31 @@ impl Cargo for RunQuery {
 impl std::fmt::Debug for RunQuery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "RunQuery({:?})", self.scope)
+    }
+}
+
+/// http or signal → reloader · at most once · a few bytes · a repeat finds nothing changed.
+///
+/// Read the configuration anew and apply it.
+pub struct ReloadConfig {
+    /// Who asks, for the log and the journal.
+    pub who: String,
+    /// What came of it.
+    pub reply: Reply<Result<Reloaded, ReloadRefused>>,
+}
+
+impl Cargo for ReloadConfig {
+    fn weight(&self) -> usize {
+        256
+    }
+
+    fn poisoned(&self, _attempts: u32) {
+        // Dropping the reply tells whoever asked; the configuration that held before still does.
+    }
+}
+
+impl std::fmt::Debug for ReloadConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ReloadConfig({})", self.who)
     }
 }

@@ -20,14 +20,15 @@ pub fn subtree(parts: &Parts, producer: Port<AppendRecord>) -> ChildSpec {
     let policy = parts.policy("ingest.receiver");
     let lane = Lane::new("ingest.receiver", policy.lane);
     let partitions = parts.log.partitions(Signal::Traces.topic()).unwrap_or(1);
-    let receiver = ChildSpec::replicated("receiver", policy, |name, policy| {
-        let (parts, producer) = (parts.clone(), producer.clone());
+    let (receivers, all) = (lane.port(), parts.clone());
+    let receiver = ChildSpec::replicated("receiver", policy, move |name, policy| {
+        let (parts, producer) = (all.clone(), producer.clone());
         let make = move |_: &_| {
             Receiver::new(parts.live.clone(), partitions, producer.clone(), parts.metrics.clone())
         };
         ChildSpec::worker(name, policy, make).reads(&lane).build()
     });
-    let door = Door { keys: parts.keys.clone(), receivers: lane.port(), config: parts.live.clone() };
+    let door = Door { keys: parts.keys.clone(), receivers, config: parts.live.clone() };
     let children = vec![receiver, grpc(parts, door.clone()), http(parts, door)];
     ChildSpec::supervisor("ingest", parts.policy("ingest"), children)
 }

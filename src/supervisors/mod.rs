@@ -14,11 +14,15 @@ use crate::config::Config;
 use crate::config::live::LiveConfig;
 use crate::domain::admin::AdminAccess;
 use crate::domain::auth::KeyTable;
+use crate::messages::serve::ReloadConfig;
 use crate::telemetry::metrics::Metrics;
+use kernel::lane::Lane;
 use kernel::policy::Policy;
 use kernel::spec::ChildSpec;
 use kernel::tree::TreeView;
+use tuning::reload::Origin;
 
+pub mod access;
 pub mod ingest;
 pub mod kernel;
 pub mod policies;
@@ -42,6 +46,10 @@ pub struct Parts {
     pub telemetry: Arc<TelemetryClient>,
     /// All API keys.
     pub keys: Arc<ArcSwap<KeyTable>>,
+    /// Where it comes from, to be read anew.
+    pub origin: Arc<Origin>,
+    /// Reloads that are asked for; the reloader reads them.
+    pub reloads: Lane<ReloadConfig>,
     /// Who may look at the process itself and steer it.
     pub admin: Arc<ArcSwap<AdminAccess>>,
     /// The metrics of the process.

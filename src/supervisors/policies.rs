@@ -9,7 +9,7 @@ use crate::config::{Config, ConfigError};
 use super::kernel::policy as kernel;
 
 /// Every path of the tree that has a policy, in start order.
-pub const PATHS: [&str; 19] = [
+pub const PATHS: [&str; 20] = [
     "",
     "store",
     "store.engine",
@@ -24,6 +24,7 @@ pub const PATHS: [&str; 19] = [
     "stream_in.consumers",
     "serve",
     "serve.query",
+    "serve.reloader",
     "serve.http",
     "ingest",
     "ingest.receiver",
@@ -38,11 +39,17 @@ pub const REPLICATED: [&str; 4] = ["store.writer", "process.otlp", "serve.query"
 pub const GROUP: &str = "stream_in.consumers";
 
 /// Nodes that read a lane; replicas share it.
-pub const LANES: [&str; 5] =
-    ["store.writer", "broker_out.producer", "process.otlp", "serve.query", "ingest.receiver"];
+pub const LANES: [&str; 6] = [
+    "store.writer",
+    "broker_out.producer",
+    "process.otlp",
+    "serve.query",
+    "serve.reloader",
+    "ingest.receiver",
+];
 
 /// The policy of the node at `path`.
-pub(super) fn resolve(config: &Config, path: &str) -> kernel::Policy {
+pub fn resolve(config: &Config, path: &str) -> kernel::Policy {
     to_kernel(node(config, path), credits(config, path))
 }
 
@@ -80,6 +87,10 @@ fn built_in(config: &Config, path: &str) -> NodePolicy {
             policy.replicas = if config.process.workers == 0 { cores } else { config.process.workers };
             lane(&mut policy, 64, 512);
             policy.stop.drain = Duration::from_secs(25);
+        }
+        "serve.reloader" => {
+            lane(&mut policy, 8, 1);
+            policy.stop.drain = Duration::from_secs(2);
         }
         "stream_in.consumers" => {
             policy.intensity_per = IntensityPer::Child;
@@ -172,7 +183,10 @@ fn to_kernel(node: NodePolicy, credits: usize) -> kernel::Policy {
         pool: node.pool.unwrap_or_else(|| String::from("default")),
         replicas: node.replicas as usize,
         max_children: node.max_children as usize,
-        quarantine: kernel::QuarantinePolicy { cool_down: node.quarantine.cool_down },
+        quarantine: kernel::QuarantinePolicy {
+            cool_down: node.quarantine.cool_down,
+            probes: node.quarantine.probes,
+        },
         breaker: kernel::BreakerPolicy {
             open_after: node.breaker.open_after,
             probe_every: node.breaker.probe_every,

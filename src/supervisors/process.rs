@@ -20,7 +20,7 @@ pub fn subtree(
     let lane = Lane::new("process.otlp", policy.lane);
     let port = lane.port();
     let outlets = Outlets { store, producer, metrics: parts.metrics.clone() };
-    let otlp = ChildSpec::replicated("otlp", policy, |name, policy| {
+    let otlp = ChildSpec::replicated("otlp", policy, move |name, policy| {
         let outlets = outlets.clone();
         ChildSpec::worker(name, policy, move |_| OtlpWorker::new(outlets.clone())).reads(&lane).build()
     });

@@ -1,26 +1,32 @@
-//! The `serve` subtree (`query-gateway`): the query handlers, then the API listener in front of them.
+//! The `serve` subtree (`query-gateway`): the query handlers and the reloader, then the API listener in front of them.
+
+use std::sync::Arc;
 
 use crate::actors::serve::http::admin::{AdminDeps, events};
 use crate::actors::serve::listener::{ApiListener, Gateway};
 use crate::actors::serve::query::QueryHandler;
+use crate::actors::serve::reloader::{Reloader, Tuning};
 
 use super::Parts;
 use super::kernel::lane::Lane;
 use super::kernel::spec::ChildSpec;
+use super::tuning::reload::RunningConfig;
 
 /// The subtree.
 pub fn subtree(parts: &Parts) -> ChildSpec {
     let policy = parts.policy("serve.query");
     let lane = Lane::new("serve.query", policy.lane);
-    let query = ChildSpec::replicated("query", policy, |name, policy| {
-        let parts = parts.clone();
+    let (queries, all) = (lane.port(), parts.clone());
+    let query = ChildSpec::replicated("query", policy, move |name, policy| {
+        let parts = all.clone();
         let make = move |_: &_| {
             QueryHandler::new(parts.telemetry.clone(), parts.live.clone(), parts.metrics.clone())
         };
         ChildSpec::worker(name, policy, make).reads(&lane).build()
     });
+    let tuning: Arc<dyn Tuning> = Arc::new(RunningConfig::new(parts.clone()));
     let gateway = Gateway {
-        queries: lane.port(),
+        queries,
         keys: parts.keys.clone(),
         admin: AdminDeps {
             access: parts.admin.clone(),
@@ -28,11 +34,17 @@ pub fn subtree(parts: &Parts) -> ChildSpec {
             metrics: parts.metrics.clone(),
             streams: events::streams(),
             closing: tokio::sync::watch::Sender::new(false),
+            tuning: tuning.clone(),
+            reloads: parts.reloads.port(),
         },
         config: parts.live.clone(),
     };
+    let reloader =
+        ChildSpec::worker("reloader", parts.policy("serve.reloader"), move |_| Reloader::new(tuning.clone()))
+            .reads(&parts.reloads)
+            .build();
     let http =
         ChildSpec::worker("http", parts.policy("serve.http"), move |_| ApiListener::new(gateway.clone()))
             .build();
-    ChildSpec::supervisor("serve", parts.policy("serve"), vec![query, http])
+    ChildSpec::supervisor("serve", parts.policy("serve"), vec![query, reloader, http])
 }

@@ -17,8 +17,9 @@ pub fn subtree(parts: &Parts) -> (ChildSpec, Port<StoreRows>) {
     let writer_policy = parts.policy("store.writer");
     let lane = Lane::new("store.writer", writer_policy.lane);
     let port = lane.port();
-    let writer = ChildSpec::replicated("writer", writer_policy, |name, policy| {
-        let parts = parts.clone();
+    let all = parts.clone();
+    let writer = ChildSpec::replicated("writer", writer_policy, move |name, policy| {
+        let parts = all.clone();
         let make = move |probe: &_| TelemetryWriter::new(parts.telemetry.clone(), parts.live.clone(), probe);
         ChildSpec::worker(name, policy, make).reads(&lane).build()
     });

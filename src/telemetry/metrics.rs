@@ -36,6 +36,8 @@ struct Inner {
     acks: Family<SignalOnly, Histogram, fn() -> Histogram>,
     own_dropped: Family<SignalOnly, Gauge>,
     restarts: Mutex<Restarts>,
+    reloads: Family<ReloadLabels, Counter>,
+    restart_pending: Gauge,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -52,6 +54,11 @@ struct SignalOnly {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct QueryLabels {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReloadLabels {
+    result: &'static str,
 }
 
 /// Bounds of the time from a request's arrival to its acknowledgement, in seconds.
@@ -79,6 +86,12 @@ impl Metrics {
             stored: counted(&mut registry, "process_rows", "Rows stored"),
             dead: counted(&mut registry, "process_dead_letters", "Records put into the dead letters"),
             queries: counted(&mut registry, "serve_queries", "Queries by outcome"),
+            reloads: counted(&mut registry, "config_reloads", "Reloads of the configuration by result"),
+            restart_pending: counted(
+                &mut registry,
+                "config_restart_pending",
+                "Keys whose reloaded value waits for a restart of the process",
+            ),
             acks: {
                 let acks = Family::new_with_constructor(ack_times as fn() -> Histogram);
                 let help = "Time from a request's arrival to its acknowledgement, in seconds";
@@ -129,6 +142,12 @@ impl Metrics {
     /// A query ended.
     pub fn queried(&self, outcome: &'static str) {
         self.inner.queries.get_or_create(&QueryLabels { outcome }).inc();
+    }
+
+    /// The configuration was read anew; so many keys now wait for a restart of the process.
+    pub fn reloaded(&self, result: &'static str, pending: usize) {
+        self.inner.reloads.get_or_create(&ReloadLabels { result }).inc();
+        self.inner.restart_pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
     }
 
     /// So many own log lines and traces were dropped since the start.

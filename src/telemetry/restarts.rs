@@ -53,11 +53,14 @@ impl Restarts {
         let large = tree_metrics::large_groups(snapshot);
         let mut sums: BTreeMap<(String, &str), u64> = BTreeMap::new();
         for ((path, reason), n) in &self.counts {
-            let group = large.iter().find(|group| path.strip_prefix(**group).is_some_and(|rest| rest.starts_with('.')));
+            let group = large
+                .iter()
+                .find(|group| path.strip_prefix(**group).is_some_and(|rest| rest.starts_with('.')));
             let path = group.map_or_else(|| tree_metrics::named(path), |group| format!("{group}.*"));
             *sums.entry((path, reason.as_str())).or_default() += n;
         }
-        let mut family = Family::new("obtrace_child_restarts", Kind::Counter, "Restarts by the reason of the end before");
+        let mut family =
+            Family::new("obtrace_child_restarts", Kind::Counter, "Restarts by the reason of the end before");
         for ((path, reason), n) in sums {
             family.add(&[("path", &path), ("reason", reason)], n as f64);
         }

@@ -101,12 +101,15 @@ fn write(sums: &BTreeMap<String, Sum<'_>>) -> Vec<Family> {
     use Kind::{Counter, Gauge, Histogram};
     let family = |name: &str, kind, help: &str| Family::new(&format!("obtrace_{name}"), kind, help);
     let mut state = family("child_state", Gauge, "Children under this path in this state");
-    let mut generation = family("child_generation", Gauge, "Number of the incarnation, the highest under this path");
+    let mut generation =
+        family("child_generation", Gauge, "Number of the incarnation, the highest under this path");
     let mut handled = family("child_handled", Counter, "Messages handled");
-    let mut busy = family("busy_ratio", Gauge, "Share of the last ten seconds spent at work, the mean under this path");
+    let mut busy =
+        family("busy_ratio", Gauge, "Share of the last ten seconds spent at work, the mean under this path");
     let mut polls = family("poll_seconds", Histogram, "Time of one turn of a worker on its thread");
     let mut gauge = family("child_gauge", Gauge, "Figures that workers report, by name");
-    let mut breaker = family("breaker_state", Gauge, "1 for the state of the circuit breaker, the worst under this path");
+    let mut breaker =
+        family("breaker_state", Gauge, "1 for the state of the circuit breaker, the worst under this path");
     for (path, sum) in sums {
         let path = path.as_str();
         for name in STATES.map(ChildState::as_str) {
@@ -144,10 +147,17 @@ fn lanes(sums: &BTreeMap<String, Sum<'_>>) -> Vec<Family> {
         ("lane_capacity", Kind::Gauge, "Most messages of the lane", |l| l.capacity as f64),
         ("lane_capacity_bytes", Kind::Gauge, "Most bytes of the lane", |l| l.capacity_bytes as f64),
         ("lane_sent", Kind::Counter, "Messages that the lane accepted", |l| l.sent as f64),
-        ("lane_redelivered", Kind::Counter, "Deliveries that ended without an acknowledgement", |l| l.redelivered as f64),
+        ("lane_redelivered", Kind::Counter, "Deliveries that ended without an acknowledgement", |l| {
+            l.redelivered as f64
+        }),
         ("lane_shed", Kind::Counter, "Messages refused because the lane was full", |l| l.shed as f64),
         ("lane_fenced", Kind::Counter, "Times that a replaced incarnation tried to act", |l| l.fenced as f64),
-        ("lane_wait_seconds", Kind::Counter, "Time that delivered messages waited in the lane, summed up", |l| l.waited_s),
+        (
+            "lane_wait_seconds",
+            Kind::Counter,
+            "Time that delivered messages waited in the lane, summed up",
+            |l| l.waited_s,
+        ),
         ("poison", Kind::Counter, "Messages that took the poison path", |l| l.poisoned as f64),
     ];
     kinds
@@ -181,9 +191,12 @@ mod tests {
         let group = Group::default();
         (0..members).for_each(|n| group.want(clerk(format!("t-{n}"))));
         let children = vec![clerk("alone".into()), ChildSpec::group("many", policy.clone(), group)];
-        let mut tree = Tree::start(&ChildSpec::supervisor("root", policy.clone(), children), Pools::new([].into()));
+        let mut tree =
+            Tree::start(&ChildSpec::supervisor("root", policy.clone(), children), Pools::new([].into()));
         tree.ready().await.unwrap();
-        while tree.view().snapshot().root.walk().iter().filter(|n| n.state == ChildState::Running).count() < members + 3 {
+        while tree.view().snapshot().root.walk().iter().filter(|n| n.state == ChildState::Running).count()
+            < members + 3
+        {
             tokio::task::yield_now().await;
         }
         let text = Metrics::new().render(&tree.view());
@@ -196,7 +209,9 @@ mod tests {
         let text = rendered(3).await;
         let families = read(&text).unwrap_or_else(|why| panic!("{why}"));
         let names: Vec<&str> = families.iter().map(|family| family.name.as_str()).collect();
-        for name in ["obtrace_child_state", "obtrace_child_generation", "obtrace_busy_ratio", "obtrace_poll_seconds"] {
+        for name in
+            ["obtrace_child_state", "obtrace_child_generation", "obtrace_busy_ratio", "obtrace_poll_seconds"]
+        {
             assert!(names.contains(&name), "{name} in {names:?}");
         }
         for line in [

@@ -36,6 +36,7 @@ fn each_layer_holds_against_the_one_below_and_says_so() {
         "\n[ingest]\nretention_days = 2\nack_timeout = \"2s\"\naccept_past = \"2d\"\n",
     );
     let args = LoadArgs {
+        texts: Vec::new(),
         profile: Some("dev".into()),
         files: vec![one.clone(), two.clone()],
         env: env(&[

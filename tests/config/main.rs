@@ -3,3 +3,4 @@
 mod layers;
 mod manual;
 mod refused;
+mod tuning;

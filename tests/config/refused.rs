@@ -135,6 +135,7 @@ fn all_faults_of_all_layers_are_shown_at_once() {
     let broken = dir.path().join("broken.toml");
     std::fs::write(&broken, "[ingest\n").unwrap();
     let args = LoadArgs {
+        texts: Vec::new(),
         profile: Some("prod".into()),
         files: vec![good, broken, dir.path().join("missing.toml")],
         env: vec![

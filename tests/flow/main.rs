@@ -11,5 +11,6 @@ mod ingest;
 mod operate;
 #[cfg(feature = "chaos")]
 mod poison;
+mod reload;
 #[cfg(feature = "chaos")]
 mod soak;

@@ -124,7 +124,7 @@ fn a_bad_member_is_put_aside_and_comes_back_after_its_cool_down() {
             intensity: 2,
             intensity_per: IntensityPer::Child,
             on_limit: OnLimit::Quarantine,
-            quarantine: QuarantinePolicy { cool_down: Duration::from_secs(300) },
+            quarantine: QuarantinePolicy { cool_down: Duration::from_secs(300), probes: 1 },
             ..policy()
         };
         let mut rig = group_of(rules, &group).await;

@@ -2,10 +2,13 @@
 
 mod actix_facts;
 mod groups;
+mod journal;
 mod kernel;
 mod lanes;
 mod lanes_model;
 mod measures;
+mod orders;
+mod policies;
 mod refs;
 mod stop;
 mod support;

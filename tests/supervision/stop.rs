@@ -106,6 +106,24 @@ fn a_child_that_does_not_drain_is_aborted_and_named_and_its_message_kept() {
 }
 
 #[test]
+fn replicas_drain_at_the_same_time() {
+    paused(async {
+        let trace = Trace::default();
+        let stop = StopPolicy { drain: ms(3000), kill: ms(100) };
+        let many = Policy { stop, replicas: 4, ..policy() };
+        let children = vec![ChildSpec::replicated("hung", many, move |name, policy| {
+            puppet(&name, policy, &trace, Script::default().never_drains()).build()
+        })];
+        let rig = Rig::up(policy(), children).await;
+        let before = obtrace::clock::now();
+        let report = rig.stop().await;
+        assert_eq!((report.forced.len(), report.over_budget), (4, false));
+        // The first uses all of its time; the others' ran beside it.
+        assert!((ms(3000)..ms(3500)).contains(&(obtrace::clock::now() - before)));
+    });
+}
+
+#[test]
 fn the_budget_of_the_whole_stop_is_a_ceiling() {
     paused(async {
         let trace = Trace::default();

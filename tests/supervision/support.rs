@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use actix::{Message, System};
 use obtrace::supervisors::kernel::child_ref::ChildRef;
+use obtrace::supervisors::kernel::control::{self, Action, OrderError};
+use obtrace::supervisors::kernel::journal::EventKind;
 use obtrace::supervisors::kernel::lane::{Cargo, Lane, Lease};
 use obtrace::supervisors::kernel::policy::{BackoffPolicy, LanePolicy, Policy, Strategy};
 use obtrace::supervisors::kernel::pools::{INLINE, Pools};
@@ -12,7 +14,7 @@ use obtrace::supervisors::kernel::probe::Probe;
 use obtrace::supervisors::kernel::seat::{Consume, Handle, Seated, Worker};
 use obtrace::supervisors::kernel::snapshot::{ChildState, NodeSnapshot};
 use obtrace::supervisors::kernel::spec::ChildSpec;
-use obtrace::supervisors::kernel::tree::{StopReport, Tree};
+use obtrace::supervisors::kernel::tree::{StopReport, Tree, TreeView};
 use parking_lot::Mutex;
 
 /// Runs a test in an actix system whose clock stands still until everybody waits; hours then pass in no time.
@@ -305,6 +307,21 @@ pub(crate) fn bounds(capacity: usize, bytes: usize, max_attempts: u32) -> LanePo
     LanePolicy { capacity, bytes, max_attempts, ..policy().lane }
 }
 
+/// An event in short: its name and what belongs to it.
+pub(crate) fn shown(kind: &EventKind) -> String {
+    let mut fields = serde_json::to_value(kind).expect("an event can be printed");
+    let fields = fields.as_object_mut().expect("an event is an object");
+    let name = fields.remove("event").expect("an event has a name");
+    let mut out = name.as_str().expect("a name is a text").to_owned();
+    for (_, value) in fields {
+        out += &match value.as_str() {
+            Some(text) => format!(" {text}"),
+            None => format!(" {value}"),
+        };
+    }
+    out
+}
+
 /// A tree under test. Dropping it with actors still at work fails the test.
 pub(crate) struct Rig(Option<Tree>);
 
@@ -336,6 +353,27 @@ impl Rig {
         self.node(path).state
     }
 
+    /// Gives an order; the answer is there within a second or not at all.
+    pub(crate) async fn order(&self, path: &str, action: Action) -> Result<(), OrderError> {
+        self.view().order(path, control::Order::new(action, "ann", "a test"), Duration::from_secs(1)).await
+    }
+
+    /// Applies a policy.
+    pub(crate) async fn apply(&self, path: &str, policy: Policy) -> Result<(), OrderError> {
+        self.view().order(path, control::Order::apply(policy, "ann", "a test"), Duration::from_secs(1)).await
+    }
+
+    pub(crate) fn view(&self) -> TreeView {
+        self.0.as_ref().expect("the tree was not stopped yet").view()
+    }
+
+    /// What the journal says about a path, since event `after`; the kinds as they are printed, with their details.
+    pub(crate) fn chronicle(&self, path: &str, after: u64) -> Vec<String> {
+        let (events, missed) = self.view().journal().after(after);
+        assert_eq!(missed, 0);
+        events.into_iter().filter(|event| event.path == path).map(|event| shown(&event.kind)).collect()
+    }
+
     pub(crate) async fn stop(mut self) -> StopReport {
         let tree = self.0.take().expect("the tree was not stopped yet");
         tree.stop(Duration::from_secs(120)).await
@@ -346,7 +384,8 @@ impl Drop for Rig {
     fn drop(&mut self) {
         if let Some(tree) = &self.0 {
             let busy = tree.view().snapshot().root.walk().into_iter().any(|node| {
-                node.kind == "worker" && !matches!(node.state, ChildState::Stopped | ChildState::Quarantined)
+                use ChildState::{Drained, Quarantined, Stopped};
+                node.kind == "worker" && !matches!(node.state, Stopped | Quarantined | Drained)
             });
             assert!(!busy || std::thread::panicking(), "a test left its tree running");
         }

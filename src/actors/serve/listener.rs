@@ -172,7 +172,8 @@ impl ScopeResolver for Keys {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         if headers.contains_key(TENANT_HEADER) {
             if text(TENANT_HEADER) != Some(OWN_TENANT) {
-                let reason = format!("{TENANT_HEADER} takes {OWN_TENANT} only: any other tenant follows from its key");
+                let reason =
+                    format!("{TENANT_HEADER} takes {OWN_TENANT} only: any other tenant follows from its key");
                 return Err(Denied { reason });
             }
             let admitted = self.admin.load().admit(Deed::Look, admin::guard::caller(headers, peer));

@@ -119,6 +119,9 @@ impl Turn {
         };
         self.probe.ready();
         loop {
+            if self.probe.paused() && self.drained_while_paused().await {
+                return Stop::Drained;
+            }
             match self.turn(claim, position).await {
                 Ok(next) => position = next,
                 Err(stop) => return stop,
@@ -161,7 +164,12 @@ impl Turn {
 
     /// Waits for a first record, then gathers until the block is full or has lingered.
     async fn read_fresh(&self, from: u64) -> Result<Vec<StoredRecord>, Stop> {
-        self.wait_for(from, None).await?;
+        tokio::select! {
+            biased;
+            // What is read next is cut after the pause.
+            () = self.probe.paused_changed(true) => return Ok(Vec::new()),
+            there = self.wait_for(from, None) => drop(there?),
+        }
         let (cut, until) = (self.cut(), clock::now() + self.deps.config.now().process.linger);
         let (mut records, mut rows, mut bytes) = (Vec::new(), 0_u64, 0_u64);
         let mut next = from;
@@ -268,6 +276,15 @@ impl Turn {
         }
         let position = Committed { offset, metadata };
         Ok(deps.log.commit(deps.group, deps.topic, deps.partition, claim, position).await?)
+    }
+
+    /// Waits until an operator resumes it. True when a drain request came first.
+    async fn drained_while_paused(&self) -> bool {
+        tokio::select! {
+            biased;
+            _ = self.probe.drained() => true,
+            () = self.probe.paused_changed(false) => false,
+        }
     }
 
     /// Waits a little. True when a drain request came meanwhile.

@@ -39,7 +39,7 @@ pub(super) struct DoctorArgs {
 }
 
 pub(super) async fn run(args: DoctorArgs) -> ExitCode {
-    let (config, mut findings) = match super::load_config(&args.settings, None) {
+    let (config, mut findings) = match super::load_config(&args.settings, None).map(|(_, loaded)| loaded) {
         Ok(loaded) => (loaded.config, vec![Finding::ok("configuration", "every value can be used")]),
         Err(text) => {
             let advice = "correct it; what follows looks at the defaults";

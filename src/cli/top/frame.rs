@@ -56,11 +56,12 @@ fn header(model: &Model, width: usize) -> Vec<Line> {
         None => {
             let nodes = root.walk();
             let amiss = |state: &str| nodes.iter().filter(|node| node.state == state).count();
-            let down: Vec<String> = ["degraded", "backing_off", "quarantined", "starting", "draining", "drained", "paused"]
-                .into_iter()
-                .filter(|state| amiss(state) > 0)
-                .map(|state| format!("{} {}", amiss(state), state.replace('_', " ")))
-                .collect();
+            let down: Vec<String> =
+                ["degraded", "backing_off", "quarantined", "starting", "draining", "drained", "paused"]
+                    .into_iter()
+                    .filter(|state| amiss(state) > 0)
+                    .map(|state| format!("{} {}", amiss(state), state.replace('_', " ")))
+                    .collect();
             let (word, style) = match down.is_empty() {
                 true => ("● all at work".to_owned(), Style::Good),
                 false => (format!("◐ {}", down.join(" · ")), Style::Warn),

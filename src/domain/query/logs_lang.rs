@@ -11,6 +11,13 @@ pub struct LogFilter {
     pub terms: Vec<LogTerm>,
 }
 
+impl LogFilter {
+    /// True where only records of one service can match.
+    pub fn names_a_service(&self) -> bool {
+        self.terms.iter().any(|term| !term.negated && matches!(term.test, LogTest::Service(_)))
+    }
+}
+
 /// One term, possibly negated with a leading `-`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LogTerm {

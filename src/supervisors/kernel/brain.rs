@@ -49,6 +49,8 @@ struct Child {
     restart: Restart,
     window: Window,
     backoff: Backoff,
+    /// Good runs that are still to come before it counts as healthy again, after a quarantine.
+    probation: Option<u32>,
 }
 
 /// One exit, as the brain sees it.
@@ -64,6 +66,17 @@ pub struct Exit<'a> {
     pub now: Duration,
     /// A random number in [0, 1) for the jitter.
     pub chance: f64,
+    /// It fell with a message in hand that others had fallen with before: not this child's bug but that message's poison.
+    pub suspect: bool,
+}
+
+impl Exit<'_> {
+    /// The class that decides. A crash over a message that was crashed over before is [`FailureClass::Poison`].
+    pub fn class(&self) -> Option<FailureClass> {
+        let crashed =
+            matches!(self.reason, ExitReason::Panicked { .. } | ExitReason::Stalled | ExitReason::Killed);
+        if self.suspect && crashed { Some(FailureClass::Poison) } else { self.reason.class() }
+    }
 }
 
 impl Brain {
@@ -75,15 +88,47 @@ impl Brain {
 
     /// Adds a child after all others and returns its slot.
     pub fn add(&mut self, restart: Restart) -> usize {
-        let window = Window::new(self.policy.intensity, self.policy.period);
-        self.children.push(Child { restart, window, backoff: Backoff::default() });
+        let child = self.clean(restart);
+        self.children.push(child);
         self.children.len() - 1
     }
 
     /// Gives the slot of a child that is gone for good to another one, with a clean record.
     pub fn replace(&mut self, child: usize, restart: Restart) {
+        self.children[child] = self.clean(restart);
+    }
+
+    /// Wipes a child's record: its own restarts, its backoff, its probation.
+    pub fn pardon(&mut self, child: usize) {
+        self.replace(child, self.children[child].restart);
+    }
+
+    /// Decides by this policy from now on, over the history there is.
+    pub fn adopt(&mut self, policy: &Policy) {
+        if self.policy == *policy {
+            return;
+        }
+        self.policy = policy.clone();
+        self.shared.limit(policy.intensity, policy.period);
+        self.children.iter_mut().for_each(|child| child.window.limit(policy.intensity, policy.period));
+    }
+
+    /// Changes when a child is restarted.
+    pub fn set_restart(&mut self, child: usize, restart: Restart) {
+        self.children[child].restart = restart;
+    }
+
+    /// Restart times that count against the limit that `child` would pass.
+    pub fn account(&self, child: usize) -> Vec<Duration> {
+        match self.policy.intensity_per {
+            IntensityPer::Supervisor => self.shared.restarts().collect(),
+            IntensityPer::Child => self.children[child].window.restarts().collect(),
+        }
+    }
+
+    fn clean(&self, restart: Restart) -> Child {
         let window = Window::new(self.policy.intensity, self.policy.period);
-        self.children[child] = Child { restart, window, backoff: Backoff::default() };
+        Child { restart, window, backoff: Backoff::default(), probation: None }
     }
 
     /// Restarts of the shared window that still count.
@@ -108,9 +153,12 @@ impl Brain {
         if stays_down {
             return Verdict::StayDown;
         }
-        if self.spends(exit.reason) && self.limit_passed(exit.child, exit.now) {
+        if !self.keeps_probation(exit, backoff) {
+            return self.put_aside(exit.child);
+        }
+        if self.spends(exit) && self.limit_passed(exit.child, exit.now) {
             return match self.policy.on_limit {
-                OnLimit::Quarantine => Verdict::Quarantine { after: self.policy.quarantine.cool_down },
+                OnLimit::Quarantine => self.put_aside(exit.child),
                 OnLimit::Escalate => Verdict::Escalate { why: self.limit_text(exit.reason) },
             };
         }
@@ -121,10 +169,30 @@ impl Brain {
         Verdict::Restart { stop, start, after }
     }
 
+    fn put_aside(&mut self, child: usize) -> Verdict {
+        self.children[child].probation = Some(self.policy.quarantine.probes.max(1));
+        Verdict::Quarantine { after: self.policy.quarantine.cool_down }
+    }
+
+    /// Counts the good runs of a child that came out of a quarantine. False where it failed before it had enough of them.
+    fn keeps_probation(&mut self, exit: Exit<'_>, backoff: &super::policy::BackoffPolicy) -> bool {
+        let Some(left) = self.children[exit.child].probation else { return true };
+        let spans = exit.ran.as_nanos() / backoff.reset_after.as_nanos().max(1);
+        let orderly = u32::from(exit.class().is_none());
+        let good = u32::try_from(spans).unwrap_or(u32::MAX).saturating_add(orderly);
+        let left = left.saturating_sub(good);
+        if left == 0 {
+            self.pardon(exit.child);
+            return true;
+        }
+        self.children[exit.child].probation = Some(left);
+        !matches!(exit.class(), Some(FailureClass::Bug | FailureClass::Poison))
+    }
+
     /// A dependency that is down, or poison that is being isolated, is nobody's bug: it costs no intensity.
-    fn spends(&self, reason: &ExitReason) -> bool {
+    fn spends(&self, exit: Exit<'_>) -> bool {
         !matches!(
-            reason.class(),
+            exit.class(),
             Some(FailureClass::Dependency | FailureClass::Poison | FailureClass::Overload)
         )
     }
@@ -168,7 +236,14 @@ mod tests {
     }
 
     fn exit(child: usize, reason: &ExitReason, now: u64) -> Exit<'_> {
-        Exit { child, reason, ran: Duration::ZERO, now: Duration::from_secs(now), chance: 0.0 }
+        Exit {
+            child,
+            reason,
+            ran: Duration::ZERO,
+            now: Duration::from_secs(now),
+            chance: 0.0,
+            suspect: false,
+        }
     }
 
     fn decide(brain: &mut Brain, child: usize, reason: &ExitReason, now: u64) -> Verdict {

@@ -1,11 +1,10 @@
 //! A reference to a worker that survives its restarts, for control messages. It takes the place of actix's registries.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::{Addr, Message};
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Notify, Semaphore};
 
 use super::port::PortError;
@@ -22,8 +21,7 @@ struct Inner<W: Worker> {
     current: ArcSwapOption<Live<W>>,
     changed: Notify,
     /// actix lets every clone of an address past the mailbox's bound; these permits are the real one.
-    asks: Semaphore,
-    bounded: AtomicBool,
+    asks: ArcSwap<(usize, Semaphore)>,
 }
 
 /// The incarnation that was published last.
@@ -44,8 +42,7 @@ impl<W: Worker> Default for ChildRef<W> {
         let inner = Inner {
             current: ArcSwapOption::empty(),
             changed: Notify::new(),
-            asks: Semaphore::new(0),
-            bounded: AtomicBool::new(false),
+            asks: ArcSwap::from_pointee((0, Semaphore::new(0))),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -58,10 +55,12 @@ impl<W: Worker> std::fmt::Debug for ChildRef<W> {
 }
 
 impl<W: Worker> ChildRef<W> {
-    /// Sets how many asks may be under way at a time. The first call counts.
+    /// Sets how many asks may be under way at a time. Asks that are under way when the bound moves are not counted any
+    /// more: the incarnation they went to is being replaced.
     pub(super) fn bound(&self, asks: usize) {
-        if !self.inner.bounded.swap(true, Ordering::AcqRel) {
-            self.inner.asks.add_permits(asks.clamp(1, Semaphore::MAX_PERMITS));
+        let asks = asks.clamp(1, Semaphore::MAX_PERMITS);
+        if self.inner.asks.load().0 != asks {
+            self.inner.asks.store(Arc::new((asks, Semaphore::new(asks))));
         }
     }
 
@@ -98,7 +97,8 @@ impl<W: Worker> ChildRef<W> {
         M::Result: Send,
     {
         let ends = clock::now() + deadline;
-        let turn = tokio::time::timeout_at(ends, self.inner.asks.acquire()).await;
+        let asks = self.inner.asks.load_full();
+        let turn = tokio::time::timeout_at(ends, asks.1.acquire()).await;
         let _turn = match turn {
             Ok(permit) => permit.map_err(|_| PortError::Gone)?,
             Err(_) if self.inner.current.load().is_some() => return Err(PortError::Full),

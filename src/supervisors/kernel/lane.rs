@@ -15,10 +15,12 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::budget::Budget;
 use super::generation::Generation;
+use super::journal::EventKind;
 use super::policy::LanePolicy;
 use super::port::Port;
 use super::probe::{InHand, Probe};
@@ -35,6 +37,12 @@ pub trait Cargo: Send + Sync + 'static {
     /// Called when the message was delivered `attempts` times and no incarnation acknowledged it: tell whoever waits
     /// for it. Must not block; runs wherever the last lease was dropped, perhaps while a panic unwinds.
     fn poisoned(&self, attempts: u32);
+
+    /// What it is, for the record of a crash: where it came from, how much it is. Never a part of its content.
+    fn describe(&self) -> String {
+        let name = std::any::type_name::<Self>();
+        format!("{}, {} bytes", name.rsplit("::").next().unwrap_or(name), self.weight())
+    }
 }
 
 /// Whether the lane takes messages in and hands them out.
@@ -88,9 +96,9 @@ pub struct Lane<M: Cargo> {
 
 pub(super) struct Shared<M: Cargo> {
     pub(super) name: String,
-    pub(super) policy: LanePolicy,
-    pub(super) slots: Semaphore,
-    pub(super) units: Semaphore,
+    pub(super) policy: watch::Sender<LanePolicy>,
+    pub(super) slots: Budget,
+    pub(super) units: Budget,
     pub(super) intake: watch::Sender<Intake>,
     state: Mutex<State<M>>,
     counters: Counters,
@@ -98,10 +106,18 @@ pub(super) struct Shared<M: Cargo> {
 
 struct State<M> {
     queue: VecDeque<Parcel<M>>,
-    leased: BTreeMap<u64, (Parcel<M>, Generation)>,
+    leased: BTreeMap<u64, Leased<M>>,
     wakers: BTreeMap<u64, Waker>,
     next_id: u64,
     next_place: u64,
+}
+
+/// A parcel in the hands of an incarnation.
+struct Leased<M> {
+    parcel: Parcel<M>,
+    holder: Probe,
+    /// Its holder is past the message itself: what happens to the holder now is not the message's doing.
+    passed: bool,
 }
 
 struct Parcel<M> {
@@ -168,6 +184,32 @@ pub trait LaneView: Send + Sync {
     /// Takes every lease of an incarnation that is no longer the current one of its child back into the queue; its later
     /// acknowledgements count for nothing. Returns how many.
     fn revoke(&self) -> usize;
+    /// Moves the bounds and rules, while messages are in it: what is over a smaller bound drains down, nothing is dropped.
+    fn resize(&self, policy: LanePolicy);
+    /// Has every inbox look again whether it may hand out.
+    fn wake(&self);
+    /// What the incarnation of `holder` has in hand here.
+    fn held_by(&self, holder: &Probe) -> Option<Held>;
+}
+
+/// What an incarnation has in hand.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Held {
+    /// The lane it came from.
+    pub lane: String,
+    /// The message, in its own words ([`Cargo::describe`]): one that failed before, or else the newest.
+    pub message: String,
+    /// Deliveries of it that failed before this one.
+    pub attempts: u32,
+    /// How many messages are in hand.
+    pub leases: usize,
+}
+
+impl Held {
+    /// True when its holder's crash is not the first one over this message.
+    pub fn is_suspect(&self) -> bool {
+        self.attempts > 0
+    }
 }
 
 impl<M: Cargo> Clone for Lane<M> {
@@ -187,12 +229,11 @@ impl<M: Cargo> std::fmt::Debug for Lane<M> {
 impl<M: Cargo> Lane<M> {
     /// An empty open lane. Bounds below one message or one KiB are raised to that.
     pub fn new(name: impl Into<String>, policy: LanePolicy) -> Self {
-        let units = (policy.bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS);
         Self {
             shared: Arc::new(Shared {
                 name: name.into(),
-                slots: Semaphore::new(policy.capacity.max(1)),
-                units: Semaphore::new(units),
+                slots: Budget::new(policy.capacity),
+                units: Budget::new(policy.bytes / UNIT),
                 intake: watch::Sender::new(Intake::Open),
                 state: Mutex::new(State {
                     queue: VecDeque::new(),
@@ -202,7 +243,7 @@ impl<M: Cargo> Lane<M> {
                     next_place: 0,
                 }),
                 counters: Counters::default(),
-                policy,
+                policy: watch::Sender::new(policy),
             }),
         }
     }
@@ -215,7 +256,7 @@ impl<M: Cargo> Lane<M> {
     /// The receiving end for one incarnation. It hands out at most `credits` leases at a time.
     pub fn inbox(&self, probe: Probe) -> Inbox<M> {
         let id = self.shared.state.lock().next_id();
-        Inbox { shared: self.shared.clone(), id, probe, held: Arc::new(Held::default()) }
+        Inbox { shared: self.shared.clone(), id, probe, held: Arc::default() }
     }
 }
 
@@ -227,18 +268,19 @@ impl<M: Cargo> LaneView for Lane<M> {
                 .queue
                 .iter()
                 .map(|p| u64::from(p.units))
-                .chain(state.leased.values().map(|(p, _)| u64::from(p.units)))
+                .chain(state.leased.values().map(|leased| u64::from(leased.parcel.units)))
                 .sum();
             (state.queue.len(), state.leased.len(), units)
         };
         let counters = &self.shared.counters;
+        let policy = self.shared.policy();
         LaneStats {
             name: self.shared.name.clone(),
             queued,
             leased,
-            capacity: self.shared.policy.capacity,
+            capacity: policy.capacity,
             bytes: units as usize * UNIT,
-            capacity_bytes: self.shared.policy.bytes,
+            capacity_bytes: policy.bytes,
             sent: counters.sent.load(Ordering::Relaxed),
             acked: counters.acked.load(Ordering::Relaxed),
             redelivered: counters.redelivered.load(Ordering::Relaxed),
@@ -258,18 +300,56 @@ impl<M: Cargo> LaneView for Lane<M> {
     fn revoke(&self) -> usize {
         let stale: Vec<u64> = {
             let state = self.shared.state.lock();
-            state.leased.iter().filter(|(_, (_, by))| !by.is_current()).map(|(id, _)| *id).collect()
+            let stale = |leased: &Leased<M>| !leased.holder.generation().is_current();
+            state.leased.iter().filter(|(_, leased)| stale(leased)).map(|(id, _)| *id).collect()
         };
-        stale.into_iter().filter(|id| self.shared.give_back(*id, true)).count()
+        stale.into_iter().filter(|id| self.shared.give_back(*id)).count()
     }
+
+    fn resize(&self, policy: LanePolicy) {
+        self.shared.slots.resize(policy.capacity);
+        self.shared.units.resize(policy.bytes / UNIT);
+        // Last: senders that wait look at it anew when it changes, and must then find the new bounds.
+        self.shared.policy.send_replace(policy);
+        // More credits may let an inbox go on.
+        self.shared.wake_all();
+    }
+
+    fn wake(&self) {
+        self.shared.wake_all();
+    }
+
+    fn held_by(&self, holder: &Probe) -> Option<Held> {
+        let (message, attempts, leases) = {
+            let state = self.shared.state.lock();
+            let mine = || state.leased.values().filter(|leased| leased.holder.is_same(holder));
+            // Ids grow, so the last one is the newest; one that failed before is the likelier culprit.
+            let suspect = mine().filter(|leased| !leased.passed).max_by_key(|leased| leased.parcel.attempts);
+            let shown = suspect.filter(|leased| leased.parcel.attempts > 0).or_else(|| mine().last())?;
+            let attempts = if shown.passed { 0 } else { shown.parcel.attempts };
+            (shown.parcel.message.clone(), attempts, mine().count())
+        };
+        Some(Held { lane: self.shared.name.clone(), message: described(&*message), attempts, leases })
+    }
+}
+
+/// A message's own words. They are foreign code, and asked for while a panic unwinds.
+fn described<M: Cargo>(message: &M) -> String {
+    catch_unwind(AssertUnwindSafe(|| message.describe()))
+        .unwrap_or_else(|_| String::from("(its description panicked)"))
 }
 
 // === impl Shared ===
 
 impl<M: Cargo> Shared<M> {
+    /// The policy as of now.
+    pub(super) fn policy(&self) -> LanePolicy {
+        *self.policy.borrow()
+    }
+
     /// Permits a message of `weight` bytes takes; a message larger than the whole bound takes all of it.
     pub(super) fn units_of(&self, weight: usize) -> u32 {
-        let bound = (self.policy.bytes / UNIT).clamp(1, u32::MAX as usize);
+        let bound = (self.policy().bytes / UNIT).clamp(1, u32::MAX as usize);
         u32::try_from(weight.div_ceil(UNIT).clamp(1, bound)).unwrap_or(u32::MAX)
     }
 
@@ -308,38 +388,39 @@ impl<M: Cargo> Shared<M> {
     }
 
     fn release(&self, units: u32) {
-        self.slots.add_permits(1);
-        self.units.add_permits(units as usize);
+        self.slots.give(1);
+        self.units.give(units);
     }
 
     /// Ends a lease for good. False when its holder is a zombie: the lease was revoked, or is about to be.
     fn settle(&self, id: u64, by: &Generation) -> bool {
         if !by.is_current() {
             self.count_fenced();
-            self.give_back(id, true);
+            self.give_back(id);
             return false;
         }
         let taken = self.state.lock().leased.remove(&id);
-        let Some((parcel, _)) = taken else {
+        let Some(leased) = taken else {
             self.count_fenced();
             return false;
         };
         self.counters.acked.fetch_add(1, Ordering::Relaxed);
-        self.release(parcel.units);
+        self.release(leased.parcel.units);
         true
     }
 
     /// Ends a lease without success: back to its place in the queue, or onto the poison path. False if it had ended.
-    fn give_back(&self, id: u64, blame: bool) -> bool {
+    fn give_back(&self, id: u64) -> bool {
+        let max_attempts = self.policy().max_attempts.max(1);
         let poisoned = {
             let mut state = self.state.lock();
-            let Some((mut parcel, _)) = state.leased.remove(&id) else { return false };
-            if blame {
+            let Some(Leased { mut parcel, holder, passed }) = state.leased.remove(&id) else { return false };
+            if !passed {
                 parcel.attempts += 1;
             }
-            let spent = parcel.attempts >= self.policy.max_attempts.max(1);
+            let spent = parcel.attempts >= max_attempts;
             if spent {
-                Some(parcel)
+                Some((parcel, holder))
             } else {
                 state.put_back(parcel);
                 None
@@ -347,15 +428,22 @@ impl<M: Cargo> Shared<M> {
         };
         self.counters.redelivered.fetch_add(1, Ordering::Relaxed);
         match poisoned {
-            Some(parcel) => self.poison(&parcel),
+            Some((parcel, holder)) => self.poison(&parcel, &holder),
             None => self.wake_all(),
         }
         true
     }
 
-    fn poison(&self, parcel: &Parcel<M>) {
+    fn poison(&self, parcel: &Parcel<M>, holder: &Probe) {
         self.counters.poisoned.fetch_add(1, Ordering::Relaxed);
         self.release(parcel.units);
+        tracing::error!(
+            child = holder.path(),
+            lane = self.name,
+            attempts = parcel.attempts,
+            "a message is given up"
+        );
+        holder.note(EventKind::Poisoned { attempts: parcel.attempts });
         // Often the lease falls while its holder's panic unwinds: a second panic that got out would abort the process.
         let told = catch_unwind(AssertUnwindSafe(|| parcel.message.poisoned(parcel.attempts)));
         if told.is_err() {
@@ -390,17 +478,12 @@ pub struct Inbox<M: Cargo> {
     shared: Arc<Shared<M>>,
     id: u64,
     probe: Probe,
-    held: Arc<Held>,
-}
-
-#[derive(Default)]
-struct Held {
-    count: AtomicU64,
+    held: Arc<AtomicU64>,
 }
 
 impl<M: Cargo> Inbox<M> {
     fn finished(&self, state: &State<M>) -> bool {
-        let idle = self.held.count.load(Ordering::Acquire) == 0;
+        let idle = self.held.load(Ordering::Acquire) == 0;
         let draining = *self.shared.intake.borrow() == Intake::Draining;
         // A closed lane is worked off to its end; an open one is left to the successor.
         idle && if draining { state.queue.is_empty() } else { self.probe.drain_requested() }
@@ -416,9 +499,11 @@ impl<M: Cargo> Stream for Inbox<M> {
         if this.finished(&state) || !this.probe.generation().is_current() {
             return Poll::Ready(None);
         }
-        let credits = this.shared.policy.credits.max(1) as u64;
-        let draining_only = this.probe.drain_requested() && *this.shared.intake.borrow() == Intake::Open;
-        let may_take = !draining_only && this.held.count.load(Ordering::Acquire) < credits;
+        let credits = this.shared.policy().credits.max(1) as u64;
+        // What a closed lane still holds is worked off, whoever paused it: the process ends.
+        let rests = *this.shared.intake.borrow() == Intake::Open
+            && (this.probe.drain_requested() || this.probe.paused());
+        let may_take = !rests && this.held.load(Ordering::Acquire) < credits;
         if let Some(mut parcel) = may_take.then(|| state.queue.pop_front()).flatten() {
             let id = state.next_id();
             parcel.sent_at.take().into_iter().for_each(|at| this.shared.count_wait(at));
@@ -431,10 +516,9 @@ impl<M: Cargo> Stream for Inbox<M> {
                 shared: this.shared.clone(),
                 held: this.held.clone(),
                 open: true,
-                passed: std::sync::atomic::AtomicBool::new(false),
             };
-            state.leased.insert(id, (parcel, this.probe.generation().clone()));
-            this.held.count.fetch_add(1, Ordering::AcqRel);
+            state.leased.insert(id, Leased { parcel, holder: this.probe.clone(), passed: false });
+            this.held.fetch_add(1, Ordering::AcqRel);
             this.probe.progress();
             return Poll::Ready(Some(lease));
         }
@@ -465,16 +549,17 @@ pub struct Lease<M: Cargo> {
     probe: Probe,
     _in_hand: InHand,
     shared: Arc<Shared<M>>,
-    held: Arc<Held>,
+    held: Arc<AtomicU64>,
     open: bool,
-    passed: std::sync::atomic::AtomicBool,
 }
 
 impl<M: Cargo> Lease<M> {
     /// The message itself was handled without a fault; the lease now only waits, for a disk or an answer. A later crash of
     /// its holder is then not this message's doing: it comes back without another attempt on its count.
     pub fn passed(&self) {
-        self.passed.store(true, Ordering::Relaxed);
+        if let Some(leased) = self.shared.state.lock().leased.get_mut(&self.id) {
+            leased.passed = true;
+        }
     }
 
     /// Deliveries of this message that failed before this one.
@@ -502,7 +587,7 @@ impl<M: Cargo> Lease<M> {
     pub fn fenced(mut self) {
         self.open = false;
         self.shared.count_fenced();
-        self.shared.give_back(self.id, true);
+        self.shared.give_back(self.id);
         self.let_go();
     }
 
@@ -518,7 +603,7 @@ impl<M: Cargo> Lease<M> {
     }
 
     fn let_go(&self) {
-        self.held.count.fetch_sub(1, Ordering::AcqRel);
+        self.held.fetch_sub(1, Ordering::AcqRel);
         self.shared.wake_all();
     }
 }
@@ -534,7 +619,11 @@ impl<M: Cargo> Deref for Lease<M> {
 impl<M: Cargo> Drop for Lease<M> {
     fn drop(&mut self) {
         if self.open {
-            self.shared.give_back(self.id, !self.passed.load(Ordering::Relaxed));
+            // Falls with its holder: what the supervisor is to know of it is noted while it is still in the books.
+            if self.probe.is_over() || std::thread::panicking() {
+                self.probe.fell_with(|| Lane { shared: self.shared.clone() }.held_by(&self.probe));
+            }
+            self.shared.give_back(self.id);
             self.let_go();
         }
     }

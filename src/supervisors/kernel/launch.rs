@@ -24,7 +24,6 @@ pub(super) struct Recipe<W: Worker> {
     pub(super) factory: Box<dyn Fn(&Probe) -> W + Send + Sync>,
     pub(super) attach: Vec<Arc<Attach<W>>>,
     pub(super) known_as: Option<ChildRef<W>>,
-    pub(super) control_capacity: usize,
 }
 
 /// The incarnation's own ends of what the supervisor holds.
@@ -33,16 +32,20 @@ pub(super) struct Berth {
     pub(super) probe: Probe,
     pub(super) events: Events,
     pub(super) placement: Placement,
+    pub(super) control_capacity: usize,
 }
 
 /// Starts an incarnation. The handle aborts it at its next await.
 pub(super) fn launch<W: Worker>(recipe: Arc<Recipe<W>>, berth: Berth) -> AbortHandle {
     let (abort, registration) = AbortHandle::new_pair();
     let guard = ExitGuard::new(&berth);
-    let probe = berth.probe;
+    let (probe, control_capacity) = (berth.probe, berth.control_capacity);
+    if let Some(child_ref) = &recipe.known_as {
+        child_ref.bound(control_capacity);
+    }
     let start = move || {
         actix_rt::spawn(async move {
-            let reason = live(recipe, probe, registration).await;
+            let reason = live(recipe, probe, control_capacity, registration).await;
             guard.report(reason);
         });
     };
@@ -59,6 +62,7 @@ pub(super) fn launch<W: Worker>(recipe: Arc<Recipe<W>>, berth: Berth) -> AbortHa
 async fn live<W: Worker>(
     recipe: Arc<Recipe<W>>,
     probe: Probe,
+    control_capacity: usize,
     registration: AbortRegistration,
 ) -> ExitReason {
     let generation = probe.generation().number();
@@ -66,7 +70,9 @@ async fn live<W: Worker>(
     if registration.handle().is_aborted() || !probe.generation().is_current() {
         return ExitReason::Killed;
     }
-    let mut run = match probe.measured(|| catch_unwind(AssertUnwindSafe(|| seat(&recipe, &probe)))) {
+    let seated =
+        probe.measured(|| catch_unwind(AssertUnwindSafe(|| seat(&recipe, &probe, control_capacity))));
+    let mut run = match seated {
         Ok(run) => Box::pin(run),
         Err(payload) => {
             let text = format!("{} at {}", panics::message_of(&*payload), panics::take_location());
@@ -95,9 +101,13 @@ async fn live<W: Worker>(
     first.or(fall).unwrap_or_else(|| orderly(&probe))
 }
 
-fn seat<W: Worker>(recipe: &Recipe<W>, probe: &Probe) -> ContextFut<Seat<W>, Context<Seat<W>>> {
+fn seat<W: Worker>(
+    recipe: &Recipe<W>,
+    probe: &Probe,
+    control_capacity: usize,
+) -> ContextFut<Seat<W>, Context<Seat<W>>> {
     let mut ctx = Context::<Seat<W>>::new();
-    ctx.set_mailbox_capacity(recipe.control_capacity.max(1));
+    ctx.set_mailbox_capacity(control_capacity.max(1));
     let worker = (recipe.factory)(probe);
     if let Some(child_ref) = &recipe.known_as {
         child_ref.publish(probe, actix::AsyncContext::address(&ctx));

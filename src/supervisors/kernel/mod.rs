@@ -6,11 +6,14 @@
 pub mod backoff;
 pub mod brain;
 pub mod breaker;
+mod budget;
 pub mod chaos;
 pub mod child_ref;
+pub mod control;
 pub mod events;
 pub mod exit;
 pub mod generation;
+pub mod journal;
 pub mod lane;
 pub mod launch;
 pub mod meter;

@@ -118,11 +118,13 @@ pub struct BreakerPolicy {
     pub probe_every: Duration,
 }
 
-/// Cool-down of a quarantined child.
+/// What becomes of a quarantined child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuarantinePolicy {
     /// Time until the child is tried again.
     pub cool_down: Duration,
+    /// Good runs in a row after which it counts as healthy again; until then, one more failure puts it back.
+    pub probes: u32,
 }
 
 /// Everything an operator can set for one node.
@@ -191,8 +193,111 @@ impl Default for Policy {
             pool: String::from("default"),
             replicas: 1,
             max_children: 512,
-            quarantine: QuarantinePolicy { cool_down: Duration::from_secs(300) },
+            quarantine: QuarantinePolicy { cool_down: Duration::from_secs(300), probes: 1 },
             breaker: BreakerPolicy { open_after: 5, probe_every: Duration::from_secs(2) },
         }
+    }
+}
+
+/// What it takes for a changed key to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// It holds at once, for what runs.
+    Live,
+    /// The child is restarted for it, which its senders do not notice.
+    RestartsChild,
+}
+
+/// The keys in which two policies of one node differ, by their names in the configuration, and what each takes to hold.
+pub fn changes(old: &Policy, new: &Policy) -> Vec<(&'static str, Effect)> {
+    use Effect::{Live, RestartsChild};
+    let differ = |key, effect, differs: bool| differs.then_some((key, effect));
+    [
+        differ("strategy", Live, old.strategy != new.strategy),
+        differ("restart", Live, old.restart != new.restart),
+        differ("intensity", Live, old.intensity != new.intensity),
+        differ("period", Live, old.period != new.period),
+        differ("intensity_per", Live, old.intensity_per != new.intensity_per),
+        differ("on_limit", Live, old.on_limit != new.on_limit),
+        differ("pool", RestartsChild, old.pool != new.pool),
+        // Members come and go by themselves, the others work on.
+        differ("replicas", Live, old.replicas != new.replicas),
+        differ("max_children", Live, old.max_children != new.max_children),
+        differ("backoff.min", Live, old.backoff.min != new.backoff.min),
+        differ("backoff.max", Live, old.backoff.max != new.backoff.max),
+        differ("backoff.factor", Live, old.backoff.factor.to_bits() != new.backoff.factor.to_bits()),
+        differ("backoff.jitter", Live, old.backoff.jitter.to_bits() != new.backoff.jitter.to_bits()),
+        differ("backoff.reset_after", Live, old.backoff.reset_after != new.backoff.reset_after),
+        differ("start.timeout", Live, old.start.timeout != new.start.timeout),
+        differ("stop.drain", Live, old.stop.drain != new.stop.drain),
+        differ("stop.kill", Live, old.stop.kill != new.stop.kill),
+        differ("control.capacity", RestartsChild, old.control_capacity != new.control_capacity),
+        differ("lane.capacity", Live, old.lane.capacity != new.lane.capacity),
+        differ("lane.bytes", Live, old.lane.bytes != new.lane.bytes),
+        differ("lane.overflow", Live, old.lane.overflow != new.lane.overflow),
+        differ("lane.max_attempts", Live, old.lane.max_attempts != new.lane.max_attempts),
+        differ("lane.credits", Live, old.lane.credits != new.lane.credits),
+        differ("quarantine.cool_down", Live, old.quarantine.cool_down != new.quarantine.cool_down),
+        differ("quarantine.probes", Live, old.quarantine.probes != new.quarantine.probes),
+        differ("breaker.open_after", RestartsChild, old.breaker.open_after != new.breaker.open_after),
+        differ("breaker.probe_every", RestartsChild, old.breaker.probe_every != new.breaker.probe_every),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_named_with_what_it_takes() {
+        let old = Policy::default();
+        assert_eq!(changes(&old, &old), []);
+        let mut new = Policy { pool: String::from("edge"), intensity: 1, ..old.clone() };
+        new.lane.capacity = 3;
+        let expected =
+            [("intensity", Effect::Live), ("pool", Effect::RestartsChild), ("lane.capacity", Effect::Live)];
+        assert_eq!(changes(&old, &new), expected);
+    }
+
+    /// Nothing that an operator can set may be applied in silence: a policy in which every key differs names them all.
+    #[test]
+    fn every_key_is_compared() {
+        let old = Policy::default();
+        let second = Duration::from_secs(1);
+        let new = Policy {
+            strategy: Strategy::OneForAll,
+            restart: Restart::Transient,
+            intensity: 77,
+            period: second,
+            intensity_per: IntensityPer::Child,
+            on_limit: OnLimit::Quarantine,
+            backoff: BackoffPolicy {
+                min: second,
+                max: second,
+                factor: 9.0,
+                jitter: 0.9,
+                reset_after: second,
+            },
+            start: StartPolicy { timeout: second },
+            stop: StopPolicy { drain: second, kill: second },
+            control_capacity: 77,
+            lane: LanePolicy {
+                capacity: 77,
+                bytes: 77,
+                overflow: Overflow::ShedNewest,
+                max_attempts: 77,
+                credits: 77,
+            },
+            pool: String::from("x"),
+            replicas: 77,
+            max_children: 77,
+            quarantine: QuarantinePolicy { cool_down: second, probes: 77 },
+            breaker: BreakerPolicy { open_after: 77, probe_every: Duration::from_secs(77) },
+        };
+        assert_eq!(changes(&old, &new).len(), 27);
     }
 }

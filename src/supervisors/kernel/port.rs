@@ -81,24 +81,29 @@ impl<M: Cargo> Port<M> {
     /// # Errors
     /// [`PortError::Full`] or [`PortError::Draining`]; the message was then not taken.
     pub async fn send(&self, message: M, deadline: Duration) -> Result<(), PortError> {
-        if self.shared.policy.overflow == Overflow::ShedNewest {
-            return self.try_send(message);
-        }
+        let ends = clock::now() + deadline;
+        let weight = message.weight();
         let mut intake = self.shared.intake.subscribe();
-        let units = self.shared.units_of(message.weight());
-        let room = async {
-            let slot = self.shared.slots.acquire().await.map_err(|_| PortError::Gone)?;
-            let bytes = self.shared.units.acquire_many(units).await.map_err(|_| PortError::Gone)?;
-            Ok((slot, bytes))
-        };
-        let (slot, bytes) = tokio::select! {
-            biased;
-            _ = intake.wait_for(|state| *state == Intake::Draining) => return Err(PortError::Draining),
-            room = tokio::time::timeout(deadline, room) => room.map_err(|_| self.full())??,
-        };
-        slot.forget();
-        bytes.forget();
-        self.push(message, units)
+        let mut policy = self.shared.policy.subscribe();
+        loop {
+            // How much of the bound it takes depends on the bound, and whether it waits on the rule: both may be changed
+            // while it waits.
+            if policy.borrow_and_update().overflow == Overflow::ShedNewest {
+                return self.try_send(message);
+            }
+            let units = self.shared.units_of(weight);
+            let room = async { (self.shared.slots.take(1).await, self.shared.units.take(units).await) };
+            let (slot, bytes) = tokio::select! {
+                biased;
+                _ = intake.wait_for(|state| *state == Intake::Draining) => return Err(PortError::Draining),
+                room = room => room,
+                Ok(()) = policy.changed() => continue,
+                () = tokio::time::sleep_until(ends) => return Err(self.full()),
+            };
+            slot.keep();
+            bytes.keep();
+            return self.push(message, units);
+        }
     }
 
     /// Sends a message if there is room now.
@@ -110,10 +115,10 @@ impl<M: Cargo> Port<M> {
             return Err(PortError::Draining);
         }
         let units = self.shared.units_of(message.weight());
-        let slot = self.shared.slots.try_acquire().map_err(|_| self.full())?;
-        let bytes = self.shared.units.try_acquire_many(units).map_err(|_| self.full())?;
-        slot.forget();
-        bytes.forget();
+        let slot = self.shared.slots.try_take(1).ok_or_else(|| self.full())?;
+        let bytes = self.shared.units.try_take(units).ok_or_else(|| self.full())?;
+        slot.keep();
+        bytes.keep();
         self.push(message, units)
     }
 

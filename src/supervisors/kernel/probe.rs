@@ -11,7 +11,10 @@ use tokio::sync::watch;
 use super::breaker::BreakerState;
 use super::events::{ChildEvent, Events};
 use super::generation::Generation;
+use super::journal::{EventKind, Scribe};
+use super::lane::Held;
 use super::meter::Meter;
+use super::snapshot::Node;
 use crate::domain::failure::FailureClass;
 
 /// Why an incarnation is asked to finish up.
@@ -34,11 +37,15 @@ struct Inner {
     launch: u64,
     generation: Generation,
     events: Events,
+    scribe: Option<Scribe>,
+    paused: watch::Receiver<bool>,
     ready: AtomicBool,
     over: AtomicBool,
     progress: AtomicU64,
     degraded: Mutex<Option<String>>,
     failure: Mutex<Option<(FailureClass, String)>>,
+    /// What fell with it, and how much progress it had made by then.
+    fell_with: Mutex<Option<(Held, u64)>>,
     drain: watch::Sender<Option<Drain>>,
     gauges: Mutex<BTreeMap<&'static str, f64>>,
     breaker: Mutex<Option<BreakerState>>,
@@ -65,11 +72,19 @@ pub(super) struct InHand {
 }
 
 impl Probe {
-    pub(super) fn new(
+    /// A probe for the next incarnation of `node`, in slot `child` of its supervisor.
+    pub(super) fn new(child: usize, launch: u64, node: &Node, events: Events, meter: Arc<Meter>) -> Self {
+        let generation = node.generations.advance();
+        Self::build(child, launch, generation, events, Some(node.scribe.clone()), node.pause_watch(), meter)
+    }
+
+    fn build(
         child: usize,
         launch: u64,
         generation: Generation,
         events: Events,
+        scribe: Option<Scribe>,
+        paused: watch::Receiver<bool>,
         meter: Arc<Meter>,
     ) -> Self {
         Self {
@@ -78,11 +93,14 @@ impl Probe {
                 launch,
                 generation,
                 events,
+                scribe,
+                paused,
                 ready: AtomicBool::new(false),
                 over: AtomicBool::new(false),
                 progress: AtomicU64::new(0),
                 degraded: Mutex::new(None),
                 failure: Mutex::new(None),
+                fell_with: Mutex::new(None),
                 drain: watch::Sender::new(None),
                 gauges: Mutex::default(),
                 breaker: Mutex::new(None),
@@ -101,7 +119,8 @@ impl Probe {
 
     /// A probe that reports to nobody, for an incarnation that the caller fences himself.
     pub fn for_generation(generation: Generation) -> Self {
-        Self::new(0, 0, generation, Events::default(), Arc::default())
+        let paused = watch::Sender::new(false).subscribe();
+        Self::build(0, 0, generation, Events::default(), None, paused, Arc::default())
     }
 
     /// The incarnation this probe belongs to.
@@ -172,7 +191,10 @@ impl Probe {
 
     /// Reports how the dependency behind this adapter stands; a [`Gate`](super::breaker::Gate) does so by itself.
     pub fn breaker(&self, state: BreakerState) {
-        *self.inner.breaker.lock() = Some(state);
+        let before = self.inner.breaker.lock().replace(state);
+        if before.is_some_and(|before| before != state) {
+            self.note(EventKind::Breaker { state: state.as_str().to_owned() });
+        }
     }
 
     /// How the dependency stands, if the incarnation said so.
@@ -205,15 +227,47 @@ impl Probe {
         let cause = cause.into();
         let mut degraded = self.inner.degraded.lock();
         if degraded.as_ref() != Some(&cause) {
-            tracing::warn!(child = self.inner.child, cause, "degraded");
-            *degraded = Some(cause);
+            tracing::warn!(child = self.path(), cause, "degraded");
+            *degraded = Some(cause.clone());
+            drop(degraded);
+            self.note(EventKind::Degraded { cause });
         }
     }
 
     /// Reports that what was down is back.
     pub fn recovered(&self) {
         if self.inner.degraded.lock().take().is_some() {
-            tracing::info!(child = self.inner.child, "recovered");
+            tracing::info!(child = self.path(), "recovered");
+            self.note(EventKind::Recovered);
+        }
+    }
+
+    /// Path of the child in the tree.
+    pub fn path(&self) -> &str {
+        self.inner.scribe.as_ref().map_or("(no tree)", Scribe::path)
+    }
+
+    /// Writes into the journal what happened to this incarnation.
+    pub(super) fn note(&self, kind: EventKind) {
+        if let Some(scribe) = &self.inner.scribe {
+            scribe.note(self.inner.generation.number(), kind);
+        }
+    }
+
+    /// True while an operator wants no more work to be taken in. Lanes heed it by themselves; a loop that takes its work
+    /// from elsewhere looks here before each turn.
+    pub fn paused(&self) -> bool {
+        *self.inner.paused.borrow()
+    }
+
+    /// Resolves once [`Probe::paused`] is `paused`; at once where it is already.
+    pub fn paused_changed(&self, paused: bool) -> impl Future<Output = ()> + Send + 'static {
+        let mut watch = self.inner.paused.clone();
+        async move {
+            if watch.wait_for(|now| *now == paused).await.is_err() {
+                // The tree is gone: nobody pauses or resumes any more.
+                std::future::pending::<()>().await;
+            }
         }
     }
 
@@ -243,6 +297,30 @@ impl Probe {
 
     pub(super) fn is_over(&self) -> bool {
         self.inner.over.load(Ordering::Acquire)
+    }
+
+    /// True for a clone of this very probe.
+    pub(super) fn is_same(&self, other: &Probe) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Notes what the incarnation has in hand as it comes down. The first note counts, unless the incarnation went on to
+    /// work after it: then the fall was that of something else on its thread.
+    pub(super) fn fell_with(&self, held: impl FnOnce() -> Option<Held>) {
+        let progress = self.progressed();
+        let known = |noted: &Option<(Held, u64)>| noted.as_ref().is_some_and(|(_, at)| *at == progress);
+        if known(&self.inner.fell_with.lock()) {
+            return;
+        }
+        if let Some(held) = held() {
+            *self.inner.fell_with.lock() = Some((held, progress));
+        }
+    }
+
+    /// What fell with the incarnation.
+    pub(super) fn fallen(&self) -> Option<Held> {
+        let progress = self.progressed();
+        self.inner.fell_with.lock().clone().filter(|(_, at)| *at == progress).map(|(held, _)| held)
     }
 
     pub(super) fn request_drain(&self, drain: Drain) {
@@ -283,6 +361,6 @@ fn nanos(time: Duration) -> u64 {
 
 impl std::fmt::Debug for Probe {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Probe(child {}, generation {})", self.inner.child, self.inner.generation.number())
+        write!(f, "Probe({}, generation {})", self.path(), self.inner.generation.number())
     }
 }

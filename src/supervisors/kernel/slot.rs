@@ -6,6 +6,7 @@ use futures_util::future::AbortHandle;
 use tokio::time::Instant;
 
 use super::exit::ExitReason;
+use super::policy::Policy;
 use super::pools::ArbiterId;
 use super::probe::Probe;
 use super::snapshot::Node;
@@ -49,6 +50,10 @@ pub(super) enum Then {
     Forget,
     /// It counts as an exit for this reason.
     Exit(ExitReason),
+    /// It is started again at once, as ordered.
+    Restart,
+    /// It stays down until an operator wants it back.
+    Hold,
 }
 
 /// A start that is to come.
@@ -71,6 +76,11 @@ pub(super) enum Turn {
 impl Slot {
     pub(super) fn new(spec: ChildSpec, node: Arc<Node>, wish: u64) -> Self {
         Self { spec, node, wish, run: None, pending: None, free: false }
+    }
+
+    /// The policy it lives by now; that of its specification until an operator applied another.
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        self.node.policy()
     }
 
     pub(super) fn is_worker(&self) -> bool {

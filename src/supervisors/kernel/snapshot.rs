@@ -2,19 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::breaker::BreakerState;
+use super::control::Tray;
 use super::events::Events;
 use super::exit::ExitReason;
 use super::generation::Generations;
-use super::lane::{LaneStats, LaneView};
+use super::journal::{EventKind, Journal, Scribe};
+use super::lane::{Held, LaneStats, LaneView};
 use super::meter::{Meter, PollStats};
-use super::policy::Policy;
+use super::policy::{IntensityPer, Policy};
 use super::probe::Probe;
 use super::spec::{ChildSpec, Kind};
 use crate::clock;
@@ -32,14 +37,35 @@ pub enum ChildState {
     Running,
     /// At work, but something it depends on is down.
     Degraded,
+    /// Up, but takes no work until an operator resumes it.
+    Paused,
     /// Waiting for its restart.
     BackingOff,
     /// Put aside until its cool-down is over.
     Quarantined,
     /// Finishing up.
     Draining,
+    /// Down by an operator's order, until it is resumed or restarted; its lane stays open.
+    Drained,
     /// Down for good.
     Stopped,
+}
+
+impl ChildState {
+    /// The name used in the tree.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Degraded => "degraded",
+            Self::Paused => "paused",
+            Self::BackingOff => "backing_off",
+            Self::Quarantined => "quarantined",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 /// A node of the live tree; it outlives the incarnations of its child.
@@ -48,22 +74,48 @@ pub struct Node {
     pub path: String,
     name: String,
     kind: &'static str,
-    strategy: String,
-    intensity: u32,
+    policy: ArcSwap<Policy>,
+    pub(super) scribe: Scribe,
     pub(super) generations: Generations,
     lanes: Vec<Arc<dyn LaneView>>,
     meter: Arc<Meter>,
     launches: AtomicU64,
     restarts: AtomicU64,
     cell: Mutex<Cell>,
+    paused: watch::Sender<bool>,
+    held: AtomicBool,
+    /// Orders to its children, where it is a supervisor or a group.
+    pub(super) tray: Tray,
     children: RwLock<Vec<Arc<Node>>>,
 }
 
 struct Cell {
     state: ChildState,
     since: Instant,
+    /// When its planned start is due.
+    due: Option<Instant>,
     last_failure: Option<String>,
+    last_failure_at: Option<u64>,
+    account: Option<Account>,
     probe: Option<Probe>,
+}
+
+/// The restarts that count against a limit, and the limit.
+pub(super) struct Account {
+    pub(super) restarts: Vec<Instant>,
+    pub(super) intensity: u32,
+    pub(super) period: Duration,
+}
+
+/// How much of a budget of restarts is spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct WindowSnapshot {
+    /// Restarts within the last `period_s`.
+    pub spent: u32,
+    /// Restarts tolerated; one more is the limit.
+    pub intensity: u32,
+    /// Length of the sliding window in seconds.
+    pub period_s: u64,
 }
 
 /// A node as it is printed. Lists its children in start order.
@@ -86,8 +138,11 @@ pub struct NodeSnapshot {
     /// Strategy of a supervisor.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub strategy: String,
-    /// Restarts its supervisor's window tolerates.
+    /// Restarts of its children that it tolerates.
     pub intensity: u32,
+    /// The budget of restarts: of a supervisor for all its children, or of a child that has one of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<WindowSnapshot>,
     /// Steps of work its incarnation counted.
     pub progress: u64,
     /// Messages handled since the process started: leases acknowledged and control messages taken.
@@ -110,6 +165,15 @@ pub struct NodeSnapshot {
     /// Why its last incarnation ended, if it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<String>,
+    /// When that was, as Unix nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_failure_at: Option<u64>,
+    /// True when an operator paused it or what stands over it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+    /// Seconds until a quarantined child is tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quarantine_left_s: Option<u64>,
     /// Lanes it reads.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lanes: Vec<LaneStats>,
@@ -128,23 +192,29 @@ pub struct TreeSnapshot {
 }
 
 impl Node {
-    pub(super) fn new(spec: &ChildSpec, parent: Option<&Node>) -> Arc<Self> {
+    /// The root's node, which opens the journal of the tree.
+    pub(super) fn root(spec: &ChildSpec) -> Arc<Self> {
+        Self::new(spec, None)
+    }
+
+    fn new(spec: &ChildSpec, parent: Option<&Node>) -> Arc<Self> {
         let path = match parent {
             None => String::new(),
             Some(parent) if parent.path.is_empty() => spec.name.clone(),
             Some(parent) => format!("{}.{}", parent.path, spec.name),
         };
-        let (kind, strategy, lanes) = match &spec.kind {
-            Kind::Worker(launcher) => ("worker", String::new(), launcher.lanes().to_vec()),
-            Kind::Supervisor(_) => ("supervisor", strategy_name(&spec.policy), Vec::new()),
-            Kind::Group(_) => ("group", strategy_name(&spec.policy), Vec::new()),
+        let (kind, lanes) = match &spec.kind {
+            Kind::Worker(launcher) => ("worker", launcher.lanes().to_vec()),
+            Kind::Supervisor(_) | Kind::Replicas(_) => ("supervisor", Vec::new()),
+            Kind::Group(_) => ("group", Vec::new()),
         };
+        let journal = parent.map_or_else(Journal::default, |parent| parent.scribe.journal().clone());
         Arc::new(Self {
+            scribe: Scribe::new(&path, journal),
             path,
             name: spec.name.clone(),
             kind,
-            strategy,
-            intensity: spec.policy.intensity,
+            policy: ArcSwap::from_pointee(spec.policy.clone()),
             generations: Generations::default(),
             lanes,
             meter: Arc::default(),
@@ -153,9 +223,16 @@ impl Node {
             cell: Mutex::new(Cell {
                 state: ChildState::Starting,
                 since: clock::now(),
+                due: None,
                 last_failure: None,
+                last_failure_at: None,
+                account: None,
                 probe: None,
             }),
+            // What comes into a paused subtree is paused as well.
+            paused: watch::Sender::new(parent.is_some_and(Node::is_paused)),
+            held: AtomicBool::new(false),
+            tray: Tray::default(),
             children: RwLock::new(Vec::new()),
         })
     }
@@ -173,7 +250,7 @@ impl Node {
 
     /// The probe of a new incarnation, which fences all earlier ones.
     pub(super) fn probe(&self, child: usize, launch: u64, events: &Events) -> Probe {
-        Probe::new(child, launch, self.generations.advance(), events.clone(), self.meter.clone())
+        Probe::new(child, launch, self, events.clone(), self.meter.clone())
     }
 
     pub(super) fn forget_child(&self, name: &str) {
@@ -183,6 +260,76 @@ impl Node {
     /// Forgets every child that is not among `names`, as a group does that comes back to other wishes.
     pub(super) fn keep_children(&self, names: &[String]) {
         self.children.write().retain(|node| names.contains(&node.name));
+    }
+
+    /// Name within its parent.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The policy it lives by now.
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        self.policy.load_full()
+    }
+
+    /// Lives by `policy` from now on; its lanes take the new bounds at once.
+    pub(super) fn adopt(&self, policy: Policy) {
+        self.lanes.iter().for_each(|lane| lane.resize(policy.lane));
+        self.policy.store(Arc::new(policy));
+    }
+
+    pub(super) fn is_worker(&self) -> bool {
+        self.kind == "worker"
+    }
+
+    /// True while an incarnation of it is up or on its way up.
+    pub(super) fn is_launched(&self) -> bool {
+        self.cell.lock().probe.is_some()
+    }
+
+    /// What an incarnation of it has in hand.
+    pub(super) fn held_by(&self, holder: &Probe) -> Option<Held> {
+        let held = self.lanes.iter().filter_map(|lane| lane.held_by(holder));
+        held.max_by_key(|held| held.attempts)
+    }
+
+    /// Writes into the journal what happened to the newest incarnation.
+    pub(super) fn note(&self, kind: EventKind) {
+        self.scribe.note(self.generations.newest(), kind);
+    }
+
+    /// Nodes below it, in start order.
+    pub(super) fn below(&self) -> Vec<Arc<Node>> {
+        self.children.read().clone()
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        *self.paused.borrow()
+    }
+
+    pub(super) fn pause_watch(&self) -> watch::Receiver<bool> {
+        self.paused.subscribe()
+    }
+
+    /// Pauses or resumes the node and all below it.
+    pub(super) fn set_paused(&self, paused: bool) {
+        // The node first: a child that comes into being meanwhile looks at it.
+        self.paused.send_replace(paused);
+        self.lanes.iter().for_each(|lane| lane.wake());
+        self.children.read().iter().for_each(|child| child.set_paused(paused));
+    }
+
+    /// True when an operator wants it down.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_held(&self, held: bool) {
+        self.held.store(held, Ordering::Release);
+    }
+
+    pub(super) fn set_account(&self, account: Account) {
+        self.cell.lock().account = Some(account);
     }
 
     /// Takes back what incarnations that are no longer current still hold.
@@ -205,6 +352,13 @@ impl Node {
             cell.state = state;
             cell.since = clock::now();
         }
+        cell.due = None;
+    }
+
+    /// Waits in `state` for a start that is due at `at`.
+    pub(super) fn wait_until(&self, state: ChildState, at: Instant) {
+        self.enter(state);
+        self.cell.lock().due = Some(at);
     }
 
     pub(super) fn launched(&self, probe: Probe) {
@@ -220,25 +374,52 @@ impl Node {
         cell.probe = None;
         if !reason.is_normal() {
             cell.last_failure = Some(reason.to_string());
+            cell.last_failure_at = Some(clock::unix_nanos());
         }
+        drop(cell);
+        self.note(EventKind::exited(reason));
     }
 
     pub(super) fn lanes(&self) -> &[Arc<dyn LaneView>] {
         &self.lanes
     }
 
-    /// Where the child stands; `Degraded` where it runs but reports so.
+    /// Where the child stands; `Degraded` where it runs but reports so, `Paused` where it runs but takes no work.
     pub fn state(&self) -> ChildState {
         let cell = self.cell.lock();
-        let degraded = cell.probe.as_ref().is_some_and(|probe| probe.degradation().is_some());
-        if cell.state == ChildState::Running && degraded { ChildState::Degraded } else { cell.state }
+        let degraded = || cell.probe.as_ref().is_some_and(|probe| probe.degradation().is_some());
+        match cell.state {
+            ChildState::Running if self.is_paused() => ChildState::Paused,
+            ChildState::Running if degraded() => ChildState::Degraded,
+            state => state,
+        }
+    }
+
+    /// A supervisor's own account, or that of a child with a budget of its own.
+    fn window(&self, cell: &Cell) -> Option<WindowSnapshot> {
+        let policy = self.policy();
+        let fresh = || Account { restarts: Vec::new(), intensity: policy.intensity, period: policy.period };
+        let shares = self.kind != "worker" && policy.intensity_per == IntensityPer::Supervisor;
+        let now = clock::now();
+        let shown = |account: &Account| WindowSnapshot {
+            spent: account
+                .restarts
+                .iter()
+                .filter(|at| now.saturating_duration_since(**at) <= account.period)
+                .count() as u32,
+            intensity: account.intensity,
+            period_s: account.period.as_secs(),
+        };
+        cell.account.as_ref().map(shown).or_else(|| shares.then(|| shown(&fresh())))
     }
 
     /// The node and everything below it, as of now.
     pub fn snapshot(&self) -> NodeSnapshot {
         let state = self.state();
         let children = self.children.read().iter().map(|child| child.snapshot()).collect();
+        let policy = self.policy();
         let cell = self.cell.lock();
+        let quarantined = cell.due.filter(|_| cell.state == ChildState::Quarantined);
         NodeSnapshot {
             path: self.path.clone(),
             name: self.name.clone(),
@@ -247,8 +428,9 @@ impl Node {
             since_s: clock::now().saturating_duration_since(cell.since).as_secs(),
             generation: self.generations.newest(),
             restarts: self.restarts.load(Ordering::Relaxed),
-            strategy: self.strategy.clone(),
-            intensity: self.intensity,
+            strategy: if self.kind == "worker" { String::new() } else { strategy_name(&policy) },
+            intensity: policy.intensity,
+            window: self.window(&cell),
             progress: cell.probe.as_ref().map_or(0, Probe::progressed),
             handled: self.meter.handled(),
             busy_ratio: (self.kind == "worker").then(|| {
@@ -261,6 +443,10 @@ impl Node {
             polls: self.meter.stats(),
             degraded: cell.probe.as_ref().and_then(Probe::degradation),
             last_failure: cell.last_failure.clone(),
+            last_failure_at: cell.last_failure_at,
+            paused: self.is_paused(),
+            quarantine_left_s: quarantined
+                .map(|at| at.saturating_duration_since(clock::now()).as_secs_f64().ceil() as u64),
             lanes: self.lanes.iter().map(|lane| lane.stats()).collect(),
             children,
         }
@@ -289,15 +475,16 @@ impl NodeSnapshot {
         all
     }
 
-    /// True when it and everything below it does its work. `Degraded` counts: that is a state, not a fault. A child
-    /// that ended for good by its restart type does not count, nor do the members of a dynamic group, which come, go
-    /// and are put aside one by one.
+    /// True when it and everything below it does its work. `Degraded` counts: that is a state, not a fault; so does what
+    /// an operator paused or drained. A child that ended for good by its restart type does not count, nor do the members
+    /// of a dynamic group, which come, go and are put aside one by one.
     pub fn is_up(&self) -> bool {
-        let at_work = matches!(self.state, ChildState::Running | ChildState::Degraded);
+        use ChildState::{Degraded, Drained, Paused, Quarantined, Running, Stopped};
+        let at_work = matches!(self.state, Running | Degraded | Paused);
         let children_up = || {
-            self.children.iter().all(|child| {
-                matches!(child.state, ChildState::Stopped | ChildState::Quarantined) || child.is_up()
-            })
+            self.children
+                .iter()
+                .all(|child| matches!(child.state, Stopped | Quarantined | Drained) || child.is_up())
         };
         at_work && (self.kind == "group" || children_up())
     }

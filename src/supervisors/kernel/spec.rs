@@ -49,8 +49,12 @@ pub struct ChildSpec {
 pub(super) enum Kind {
     Worker(Arc<dyn Launcher>),
     Supervisor(Arc<Vec<ChildSpec>>),
+    Replicas(Arc<Make>),
     Group(Group),
 }
+
+/// Makes the replica of a name.
+pub(super) type Make = dyn Fn(String, Policy) -> ChildSpec + Send + Sync;
 
 /// Starts incarnations of one worker, whatever its type.
 pub(super) trait Launcher: Send + Sync {
@@ -75,29 +79,22 @@ impl ChildSpec {
         policy: Policy,
         factory: impl Fn(&Probe) -> W + Send + Sync + 'static,
     ) -> WorkerSpec<W> {
-        let control_capacity = policy.control_capacity;
         WorkerSpec {
             name: name.into(),
             policy,
-            recipe: Recipe {
-                factory: Box::new(factory),
-                attach: Vec::new(),
-                known_as: None,
-                control_capacity,
-            },
+            recipe: Recipe { factory: Box::new(factory), attach: Vec::new(), known_as: None },
             lanes: Vec::new(),
         }
     }
 
-    /// `policy.replicas` workers side by side, made by `make`; a supervisor of that name stands over them.
+    /// `policy.replicas` workers side by side, made by `make`; a supervisor of that name stands over them. Their number
+    /// may be changed while they run, so `make` lives as long as the tree.
     pub fn replicated(
         name: impl Into<String>,
         policy: Policy,
-        make: impl Fn(String, Policy) -> ChildSpec,
+        make: impl Fn(String, Policy) -> ChildSpec + Send + Sync + 'static,
     ) -> Self {
-        let replicas = policy.replicas.max(1);
-        let children = (1..=replicas).map(|n| make(n.to_string(), policy.clone())).collect();
-        Self::supervisor(name, policy, children)
+        Self { name: name.into(), policy, kind: Kind::Replicas(Arc::new(make)) }
     }
 }
 
@@ -105,7 +102,7 @@ impl std::fmt::Debug for ChildSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = match &self.kind {
             Kind::Worker(_) => "worker",
-            Kind::Supervisor(_) => "supervisor",
+            Kind::Supervisor(_) | Kind::Replicas(_) => "supervisor",
             Kind::Group(_) => "group",
         };
         write!(f, "ChildSpec({kind} {})", self.name)
@@ -135,7 +132,7 @@ impl<W: Worker> WorkerSpec<W> {
     /// The worker answers control messages through this reference.
     #[must_use]
     pub fn known_as(mut self, child_ref: &ChildRef<W>) -> Self {
-        child_ref.bound(self.recipe.control_capacity);
+        child_ref.bound(self.policy.control_capacity);
         self.recipe.known_as = Some(child_ref.clone());
         self
     }

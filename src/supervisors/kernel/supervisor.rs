@@ -16,30 +16,36 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::brain::{Brain, Exit, Verdict};
+use super::control::Errand;
 use super::events::{ChildEvent, Events};
 use super::exit::ExitReason;
+use super::journal::EventKind;
+use super::lane::Held;
 use super::launch::{Berth, ExitGuard};
 use super::panics;
-use super::policy::{Restart, Strategy};
+use super::policy::{IntensityPer, Policy, Restart, Strategy};
 use super::pools::{ArbiterId, Placement, Pools};
 use super::probe::{Drain, Probe};
 use super::slot::{Leaving, Pending, Running, Slot, Then, Turn};
-use super::snapshot::{ChildState, Node};
-use super::spec::{ChildSpec, Group, Kind};
+use super::snapshot::{Account, ChildState, Node};
+use super::spec::{ChildSpec, Group, Kind, Make};
 use super::tree::Ledger;
 use crate::clock;
 use crate::domain::failure::FailureClass;
 
+mod members;
+mod orders;
 mod stopping;
 
 /// One supervisor at work.
 pub(super) struct Supervisor {
     node: Arc<Node>,
     brain: Brain,
-    strategy: Strategy,
-    max_children: usize,
+    /// The policy its specification came with, which its children may share.
+    origin: Policy,
     slots: Vec<Slot>,
     group: Option<Group>,
+    replicas: Option<Arc<Make>>,
     events: Events,
     backlog: VecDeque<ChildEvent>,
     condemned: watch::Receiver<BTreeSet<ArbiterId>>,
@@ -59,6 +65,7 @@ pub(super) struct Shared {
 enum Step {
     Drain(Drain),
     Event(ChildEvent),
+    Errand(Errand),
     Timer,
     Members,
     Condemned,
@@ -86,11 +93,11 @@ fn launch_supervisor(spec: &ChildSpec, node: Arc<Node>, berth: Berth, shared: Sh
 impl Supervisor {
     pub(super) fn new(spec: &ChildSpec, node: Arc<Node>, probe: Probe, shared: Shared) -> Self {
         let mut this = Self {
-            brain: Brain::new(spec.policy.clone()),
-            strategy: spec.policy.strategy,
-            max_children: spec.policy.max_children,
+            brain: Brain::new((*node.policy()).clone()),
+            origin: spec.policy.clone(),
             slots: Vec::new(),
             group: None,
+            replicas: None,
             events: Events::default(),
             backlog: VecDeque::new(),
             condemned: shared.pools.condemned(),
@@ -111,6 +118,12 @@ impl Supervisor {
                 this.group = Some(group.clone());
                 this.reconcile();
             }
+            Kind::Replicas(make) => {
+                this.replicas = Some(make.clone());
+                let names: Vec<String> = this.wanted_replicas().collect();
+                this.node.keep_children(&names);
+                this.adjust_replicas();
+            }
             Kind::Worker(_) => {}
         }
         this
@@ -118,11 +131,20 @@ impl Supervisor {
 
     /// Takes a child in, to be started as soon as its turn comes.
     fn add(&mut self, spec: ChildSpec, wish: u64, turn: Turn) {
-        let restart = spec.policy.restart;
         let node = self.node.child(&spec);
-        node.enter(ChildState::Starting);
+        if node.generations.newest() == 0 && spec.policy == self.origin && *self.node.policy() != self.origin
+        {
+            // It lives by the same policy as this supervisor, which may have got another one meanwhile.
+            node.adopt((*self.node.policy()).clone());
+        }
+        let restart = node.policy().restart;
         let mut slot = Slot::new(spec, node, wish);
-        slot.pending = Some(Pending { at: clock::now(), turn });
+        if slot.node.is_held() {
+            slot.node.enter(ChildState::Drained);
+        } else {
+            slot.node.enter(ChildState::Starting);
+            slot.pending = Some(Pending { at: clock::now(), turn });
+        }
         match self.slots.iter().position(|slot| slot.free) {
             Some(free) => {
                 self.brain.replace(free, restart);
@@ -146,6 +168,10 @@ impl Supervisor {
                     return ExitReason::Shutdown;
                 }
                 Step::Event(event) => self.on_event(event).await,
+                Step::Errand(errand) => {
+                    self.on_errand(errand);
+                    Ok(())
+                }
                 Step::Timer => self.on_timer().await,
                 Step::Condemned => self.flee_condemned().await,
                 Step::Members => {
@@ -176,6 +202,7 @@ impl Supervisor {
             biased;
             drain = self.probe.drained() => Step::Drain(drain),
             event = self.events.next() => Step::Event(event),
+            errand = self.node.tray.next() => Step::Errand(errand),
             Ok(()) = self.condemned.changed() => Step::Condemned,
             () = until(timer) => Step::Timer,
             () = members => Step::Members,
@@ -212,6 +239,10 @@ impl Supervisor {
     fn report_ready(&mut self) {
         if !self.probe.is_ready() && (self.group.is_some() || !self.slots.iter().any(Slot::is_coming)) {
             self.node.enter(ChildState::Running);
+            if self.node.path.is_empty() {
+                // Of any other, its parent notes it.
+                self.node.note(EventKind::Ready);
+            }
             self.probe.ready();
         }
     }
@@ -219,75 +250,38 @@ impl Supervisor {
     fn launch(&mut self, child: usize) {
         self.launches += 1;
         let slot = &mut self.slots[child];
-        slot.pending = None;
+        let pending = slot.pending.take();
         let probe = slot.node.probe(child, self.launches, &self.events);
+        if pending.is_some_and(|pending| pending.turn == Turn::Probation) {
+            slot.node.note(EventKind::Probing);
+        }
+        slot.node.note(EventKind::Launched);
         // Leases that earlier incarnations left with detached work count for nothing from here on.
         slot.node.revoke_leases();
         slot.node.launched(probe.clone());
+        let policy = slot.policy();
         let placement = match slot.spec.kind {
-            Kind::Worker(_) => self.shared.pools.place(&slot.spec.policy.pool),
+            Kind::Worker(_) => self.shared.pools.place(&policy.pool),
             _ => Placement::Inline,
         };
         let arbiter = placement.arbiter();
-        let berth = Berth { child, probe: probe.clone(), events: self.events.clone(), placement };
+        let berth = Berth {
+            child,
+            probe: probe.clone(),
+            events: self.events.clone(),
+            placement,
+            control_capacity: policy.control_capacity,
+        };
         let abort = match &slot.spec.kind {
             Kind::Worker(launcher) => launcher.launch(berth),
             _ => launch_supervisor(&slot.spec, slot.node.clone(), berth, self.shared.clone()),
         };
         let started = clock::now();
         // A supervisor needs as long as its children, each of which has its own bound.
-        let ready_by = slot.is_worker().then(|| started + slot.spec.policy.start.timeout);
+        let ready_by = slot.is_worker().then(|| started + policy.start.timeout);
         let launch = self.launches;
         slot.run =
             Some(Running { launch, probe, abort, arbiter, started, up: false, ready_by, leaving: None });
-    }
-
-    /// Makes the members of a dynamic group those that are wanted.
-    fn reconcile(&mut self) {
-        let Some(group) = self.group.clone() else { return };
-        let wanted = group.wanted();
-        for child in 0..self.slots.len() {
-            let slot = &self.slots[child];
-            let still = wanted.get(&slot.spec.name).is_some_and(|wish| wish.number == slot.wish);
-            if !slot.free && !still {
-                self.let_go(child);
-            }
-        }
-        let here: BTreeSet<String> =
-            self.slots.iter().filter(|slot| !slot.free).map(|slot| slot.spec.name.clone()).collect();
-        let room = self.max_children.saturating_sub(here.len());
-        // A leaving namesake goes first; its end calls here again.
-        let missing: Vec<_> = wanted.into_values().filter(|wish| !here.contains(&wish.spec.name)).collect();
-        if missing.len() > room {
-            tracing::warn!(
-                group = self.node.path,
-                over = missing.len() - room,
-                "the group is full, members wait"
-            );
-        }
-        missing.into_iter().take(room).for_each(|wish| self.add(wish.spec, wish.number, Turn::Alone));
-    }
-
-    /// Lets one member finish what it has in hand, while the others work on.
-    fn let_go(&mut self, child: usize) {
-        let patience = self.slots[child].is_worker().then_some(self.slots[child].spec.policy.stop.drain);
-        self.slots[child].pending = None;
-        let Some(run) = &mut self.slots[child].run else { return self.forget(child) };
-        if let Some(leaving) = &mut run.leaving {
-            leaving.then = Then::Forget;
-            return;
-        }
-        run.probe.request_drain(Drain::Restart);
-        let until = patience.map(|drain| clock::now() + drain);
-        run.leaving = Some(Leaving { until, aborted: false, then: Then::Forget });
-        self.slots[child].node.enter(ChildState::Draining);
-    }
-
-    fn forget(&mut self, child: usize) {
-        let slot = &mut self.slots[child];
-        slot.free = true;
-        slot.pending = None;
-        self.node.forget_child(&slot.spec.name);
     }
 
     // --- timers ---
@@ -309,16 +303,17 @@ impl Supervisor {
         match &mut run.leaving {
             Some(leaving) if leaving.aborted => {
                 self.leave_behind(child);
-                return self.after_leaving(child).await;
+                return self.after_leaving(child, None).await;
             }
             Some(leaving) => {
                 leaving.aborted = true;
-                leaving.until = Some(now + slot.spec.policy.stop.kill);
+                leaving.until = Some(now + slot.node.policy().stop.kill);
                 self.shared.ledger.forced(slot.node.path.clone());
+                slot.node.note(EventKind::Forced);
             }
             None => {
                 let then = Then::Exit(ExitReason::StartTimeout);
-                let until = Some(now + slot.spec.policy.stop.kill);
+                let until = Some(now + slot.node.policy().stop.kill);
                 run.leaving = Some(Leaving { until, aborted: true, then });
             }
         }
@@ -327,17 +322,25 @@ impl Supervisor {
         Ok(())
     }
 
-    async fn after_leaving(&mut self, child: usize) -> Result<(), ExitReason> {
+    /// What follows on the end of a child that was seen off; `reason` is how it ended, where it said so itself.
+    async fn after_leaving(&mut self, child: usize, reason: Option<ExitReason>) -> Result<(), ExitReason> {
         let leaving = self.slots[child].run.as_mut().and_then(|run| run.leaving.take());
-        match leaving.map(|leaving| leaving.then) {
-            Some(Then::Exit(reason)) => self.on_exit(child, reason).await,
-            _ => {
-                self.slots[child].run = None;
+        let then = match leaving.map(|leaving| leaving.then) {
+            Some(Then::Exit(reason)) => return self.on_exit(child, reason).await,
+            Some(then) => then,
+            None => Then::Forget,
+        };
+        self.note_exit(child, &reason.unwrap_or(ExitReason::Killed));
+        self.slots[child].run = None;
+        match then {
+            Then::Restart => self.plan(child, ChildState::Starting, Duration::ZERO, Turn::Alone),
+            Then::Hold => self.slots[child].node.enter(ChildState::Drained),
+            Then::Forget | Then::Exit(_) => {
                 self.forget(child);
                 self.reconcile();
-                Ok(())
             }
         }
+        Ok(())
     }
 
     /// Starts children again elsewhere whose arbiter another supervisor found blocked.
@@ -351,7 +354,7 @@ impl Supervisor {
             self.leave_behind(child);
             let leaving = self.slots[child].run.as_ref().is_some_and(|run| run.leaving.is_some());
             match leaving {
-                true => self.after_leaving(child).await?,
+                true => self.after_leaving(child, None).await?,
                 false => self.on_exit(child, ExitReason::Stalled).await?,
             }
         }
@@ -369,7 +372,11 @@ impl Supervisor {
             ChildEvent::Exited { child, launch, .. } if self.slots[child].launch() != Some(launch) => Ok(()),
             ChildEvent::Exited { child, reason, .. } => {
                 let leaving = self.slots[child].run.as_ref().is_some_and(|run| run.leaving.is_some());
-                if leaving { self.after_leaving(child).await } else { self.on_exit(child, reason).await }
+                if leaving {
+                    self.after_leaving(child, Some(reason)).await
+                } else {
+                    self.on_exit(child, reason).await
+                }
             }
         }
     }
@@ -382,16 +389,19 @@ impl Supervisor {
         run.up = true;
         run.ready_by = None;
         slot.node.enter(ChildState::Running);
+        slot.node.note(EventKind::Ready);
     }
 
     async fn on_exit(&mut self, child: usize, reason: ExitReason) -> Result<(), ExitReason> {
         let running: Vec<bool> = self.slots.iter().map(|slot| slot.run.is_some()).collect();
-        let ran = self.slots[child].run.take().map_or(Duration::ZERO, |run| clock::now() - run.started);
         self.note_exit(child, &reason);
-        let backoff = self.slots[child].spec.policy.backoff;
+        let run = self.slots[child].run.take();
+        let ran = run.as_ref().map_or(Duration::ZERO, |run| clock::now() - run.started);
+        let suspect =
+            run.is_some_and(|run| self.fell_with(child, &run.probe).is_some_and(|held| held.is_suspect()));
         let now = clock::now() - self.born;
-        let exit = Exit { child, reason: &reason, ran, now, chance: rand::random::<f64>() };
-        match self.brain.exited(exit, &backoff, &running) {
+        let exit = Exit { child, reason: &reason, ran, now, chance: rand::random::<f64>(), suspect };
+        match self.decide(exit, &running) {
             Verdict::StayDown => self.stay_down(child),
             Verdict::Quarantine { after } => {
                 self.plan(child, ChildState::Quarantined, after, Turn::Probation)
@@ -400,7 +410,8 @@ impl Supervisor {
                 for sibling in stop {
                     self.stop(sibling, Drain::Restart).await;
                 }
-                let turn = if self.strategy == Strategy::OneForOne { Turn::Alone } else { Turn::InOrder };
+                let alone = self.node.policy().strategy == Strategy::OneForOne;
+                let turn = if alone { Turn::Alone } else { Turn::InOrder };
                 for member in start {
                     self.plan(member, ChildState::BackingOff, after, turn);
                 }
@@ -410,17 +421,51 @@ impl Supervisor {
         Ok(())
     }
 
+    /// Asks the brain, by the policies as they are now.
+    fn decide(&mut self, exit: Exit<'_>, running: &[bool]) -> Verdict {
+        let policy = self.node.policy();
+        self.brain.adopt(&policy);
+        for (child, slot) in self.slots.iter().enumerate() {
+            self.brain.set_restart(child, slot.policy().restart);
+        }
+        let verdict = self.brain.exited(exit, &self.slots[exit.child].policy().backoff, running);
+        let restarts = self.brain.account(exit.child).into_iter().map(|at| self.born + at).collect();
+        let account = Account { restarts, intensity: policy.intensity, period: policy.period };
+        match policy.intensity_per {
+            IntensityPer::Supervisor => self.node.set_account(account),
+            IntensityPer::Child => self.slots[exit.child].node.set_account(account),
+        }
+        verdict
+    }
+
+    /// What an incarnation had in hand at its end; detached work may hold it still.
+    fn fell_with(&self, child: usize, probe: &Probe) -> Option<Held> {
+        probe.fallen().or_else(|| self.slots[child].node.held_by(probe))
+    }
+
+    /// Has a child started in some time, unless an operator or nobody wants it.
     fn plan(&mut self, child: usize, state: ChildState, after: Duration, turn: Turn) {
         let slot = &mut self.slots[child];
-        slot.pending = Some(Pending { at: clock::now() + after, turn });
-        slot.node.enter(state);
+        if slot.free || slot.node.is_held() {
+            return;
+        }
+        let at = clock::now() + after;
+        slot.pending = Some(Pending { at, turn });
+        slot.node.wait_until(state, at);
+        let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        match state {
+            ChildState::BackingOff => slot.node.note(EventKind::RestartPlanned { after_ms }),
+            ChildState::Quarantined => slot.node.note(EventKind::Quarantined { after_ms }),
+            _ => {}
+        }
     }
 
     /// A temporary member of a group is over with its incarnation; any other child stays in the tree as stopped.
     fn stay_down(&mut self, child: usize) {
         let slot = &self.slots[child];
         slot.node.enter(ChildState::Stopped);
-        if let (Some(group), Restart::Temporary) = (&self.group, slot.spec.policy.restart) {
+        slot.node.note(EventKind::Stopped);
+        if let (Some(group), Restart::Temporary) = (&self.group, slot.policy().restart) {
             group.fulfilled(&slot.spec.name, slot.wish);
             self.forget(child);
             self.reconcile();
@@ -439,6 +484,7 @@ impl Supervisor {
     /// up, so that the process ends with the right exit code.
     fn escalated(&self, child: usize, reason: &ExitReason, why: String) -> ExitReason {
         let slot = &self.slots[child];
+        self.node.note(EventKind::Escalated { why: format!("{}: {why}", slot.node.path) });
         match reason.class() {
             Some(FailureClass::Config) if !slot.is_worker() => ExitReason::Failed(FailureClass::Config, why),
             Some(FailureClass::Config) => {

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::events::Events;
 use super::exit::ExitReason;
+use super::journal::EventKind;
 use super::panics;
 use super::pools::Pools;
 use super::probe::{Drain, Probe};
@@ -91,7 +92,7 @@ pub struct StopReport {
 /// A look at the tree from any thread. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TreeView {
-    node: Arc<Node>,
+    pub(super) node: Arc<Node>,
 }
 
 /// The tree, once it runs: set by whoever starts it, read by whoever looks at it.
@@ -113,10 +114,11 @@ impl Tree {
     /// Starts the tree on this thread, which must run an actix `System`. Returns at once; see [`Tree::ready`].
     pub fn start(root: &ChildSpec, pools: Pools) -> Self {
         panics::install_hook();
-        let node = Node::new(root, None);
+        let node = Node::root(root);
         let events = Events::default();
         let probe = node.probe(0, 0, &events);
         node.launched(probe.clone());
+        node.note(EventKind::Launched);
         let ledger = Ledger::default();
         let shared = Shared { pools: pools.clone(), ledger: ledger.clone() };
         let supervisor = Supervisor::new(root, node.clone(), probe.clone(), shared);
@@ -124,10 +126,13 @@ impl Tree {
         let task = tokio::task::spawn_local(async move {
             let end = AssertUnwindSafe(supervisor.run()).catch_unwind().await;
             ended.close_lanes();
-            end.unwrap_or_else(|payload| ExitReason::Panicked {
+            let reason = end.unwrap_or_else(|payload| ExitReason::Panicked {
                 message: panics::message_of(&*payload),
                 location: panics::take_location(),
-            })
+            });
+            ended.ended(&reason);
+            ended.enter(ChildState::Stopped);
+            reason
         });
         Self { root: TreeView { node }, probe, events, ledger, task, end: None, pools }
     }
@@ -166,6 +171,7 @@ impl Tree {
         if self.end.is_none() {
             self.ledger.clear();
             self.root.node.enter(ChildState::Draining);
+            self.root.node.note(EventKind::Draining);
             self.probe.request_drain(Drain::Shutdown);
         }
         let end = tokio::time::timeout(budget, self.failed()).await;

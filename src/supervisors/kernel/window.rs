@@ -17,6 +17,17 @@ impl Window {
         Self { intensity, period, restarts: VecDeque::new() }
     }
 
+    /// Moves the limit; restarts counted so far still count.
+    pub fn limit(&mut self, intensity: u32, period: Duration) {
+        self.intensity = intensity;
+        self.period = period;
+    }
+
+    /// Restart times that may still count, oldest first.
+    pub fn restarts(&self) -> impl Iterator<Item = Duration> {
+        self.restarts.iter().copied()
+    }
+
     /// Counts a restart at `now`. True when the limit is passed: more than `intensity` restarts in `period`.
     pub fn spend(&mut self, now: Duration) -> bool {
         self.expire(now);
@@ -56,6 +67,15 @@ mod tests {
         assert!(!window.spend(Duration::from_secs(11)));
         assert_eq!(window.spent(Duration::from_secs(11)), 1);
         assert!(window.spend(Duration::from_secs(12)));
+    }
+
+    #[test]
+    fn a_moved_limit_counts_what_was_there_before() {
+        let mut window = Window::new(5, Duration::from_secs(10));
+        assert!(!window.spend(Duration::from_secs(0)));
+        assert!(!window.spend(Duration::from_secs(1)));
+        window.limit(2, Duration::from_secs(60));
+        assert!(window.spend(Duration::from_secs(50)));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::super::policies::{self, PATHS};
+use super::super::policies::{self, LANES, PATHS};
 use crate::config::effect::Effect;
 use crate::config::node::Source;
 use crate::config::policy::DEFAULTS;
@@ -184,6 +184,10 @@ fn policies_of(old: &Loaded, new: &Loaded) -> Vec<Change> {
     for node in PATHS {
         let (before, after) = (node_values(&old.config, node), node_values(&new.config, node));
         for (key, value) in after.iter().filter(|(key, value)| before.get(*key) != Some(value)) {
+            if key.starts_with("lane.") && !LANES.contains(&node) {
+                // It is inherited where there is nothing to bound.
+                continue;
+            }
             let path = policy_path(node, key);
             let source =
                 |of: &Loaded| of.provenance.explain(&path).map_or(Source::Default, |found| found.source);
@@ -192,9 +196,14 @@ fn policies_of(old: &Loaded, new: &Loaded) -> Vec<Change> {
                 // It follows from a plain key (a number of workers, say), which is told by its own name.
                 continue;
             }
-            let shared = new.provenance.explain(&format!("{DEFAULTS}.{key}")).map(|found| found.source)
-                == Some(is.clone());
-            let told = if shared && is != Source::Default { format!("{DEFAULTS}.{key}") } else { path };
+            let general = format!("{DEFAULTS}.{key}");
+            let by_default = |of: &Loaded, source: &Source| {
+                *source != Source::Default
+                    && of.provenance.explain(&general).is_some_and(|found| found.source == *source)
+            };
+            // It came with a line in the defaults, or went with one.
+            let shared = by_default(new, &is) || is == Source::Default && by_default(old, &was);
+            let told = if shared { general.clone() } else { path };
             let from = before.get(key).cloned().unwrap_or_default();
             let name = if node.is_empty() { "root" } else { node }.to_owned();
             match changes.iter_mut().find(|c| c.key == told && c.old == from && c.new == *value) {

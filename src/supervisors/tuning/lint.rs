@@ -87,25 +87,37 @@ pub fn lint(loaded: &Loaded, machine: Machine) -> Vec<Line> {
 
 /// The lines as a table for people: aligned, advice below its line.
 pub fn table(lines: &[Line]) -> String {
-    let width = lines.iter().map(|line| line.sum.chars().count()).max().unwrap_or(0).min(76);
+    let width =
+        lines.iter().flat_map(|line| wrapped(&line.sum)).map(|part| part.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
     for line in lines {
-        let pad = width.saturating_sub(line.sum.chars().count());
-        writeln!(
-            text,
-            "{:<10} {}{}  {:<4}  {}",
-            line.name,
-            line.sum,
-            " ".repeat(pad),
-            line.verdict,
-            line.place
-        )
-        .ok();
+        let parts = wrapped(&line.sum);
+        let mut parts = parts.iter();
+        let first = parts.next().map_or("", String::as_str);
+        writeln!(text, "{:<10} {first:<width$}  {:<4}  {}", line.name, line.verdict, line.place).ok();
+        for part in parts {
+            writeln!(text, "{:<12} {part}", "").ok();
+        }
         if line.verdict > Verdict::Ok {
             writeln!(text, "{:<10} {}", "", line.advice).ok();
         }
     }
     text
+}
+
+/// A sum in lines of a readable length.
+fn wrapped(sum: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in sum.split(' ') {
+        let last = lines.len() - 1;
+        if lines[last].chars().count() + word.chars().count() > 66 {
+            lines.push(word.to_owned());
+        } else {
+            let gap = if lines[last].is_empty() { "" } else { " " };
+            lines[last] = format!("{}{gap}{word}", lines[last]);
+        }
+    }
+    lines
 }
 
 struct Rules<'a> {
@@ -492,7 +504,8 @@ fn short(duration: Duration) -> String {
 /// Bytes to two digits or so: `1.9GiB`, `512MiB`.
 fn size(bytes: u64) -> String {
     let exact = ByteSize::bytes(bytes).to_string();
-    if exact.len() <= 7 {
+    let digits = exact.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    if digits.len() <= 3 {
         return exact;
     }
     let units = [(1_u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];

@@ -3,6 +3,7 @@
 pub mod changes;
 pub mod lint;
 pub mod machine;
+pub mod reload;
 
 use crate::config::{Config, ConfigErrors, LoadArgs, Loaded};
 

@@ -22,6 +22,8 @@ const LOCK_WAIT: Duration = Duration::from_secs(3);
 const LOCK_POLL: Duration = Duration::from_millis(50);
 /// An orderly end may take this long; then the process ends anyway. The data survive both.
 pub const STOP_LIMIT: Duration = Duration::from_secs(2);
+/// Niceness of merges. They have minutes to spare; acknowledgements, inserts and queries on the same cores have milliseconds.
+const MERGE_NICE: i32 = 10;
 
 /// The engine's folder, owned by this process until it ends.
 pub struct Folder {
@@ -118,6 +120,7 @@ fn config_xml(store: &Path, users: &Path, memory_limit: u64) -> String {
   <mmap_cache_size>64</mmap_cache_size>
   <background_pool_size>2</background_pool_size>
   <background_merges_mutations_concurrency_ratio>2</background_merges_mutations_concurrency_ratio>
+  <os_threads_nice_value_merge_mutate>{MERGE_NICE}</os_threads_nice_value_merge_mutate>
   <background_schedule_pool_size>4</background_schedule_pool_size>
   <background_common_pool_size>2</background_common_pool_size>
   <background_move_pool_size>1</background_move_pool_size>

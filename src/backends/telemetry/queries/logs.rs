@@ -1,6 +1,6 @@
 //! SQL over log records: search in two steps (which times, then whole rows).
 
-use super::spans::{COMMON, newest_first};
+use super::spans::{COMMON, Within, newest_first};
 use crate::backends::telemetry::sql::{Select, Statement, Table};
 use crate::domain::query::cursor::Position;
 use crate::domain::query::hex;
@@ -37,7 +37,8 @@ pub fn rows(
         .column(format!("{TIE} AS tie"))
         .between(range.start_ns, range.end_ns);
     matching(&mut select, filter);
-    newest_first(&mut select, TIE, after, need);
+    let within = Within::of(filter.names_a_service(), filter.terms.len() == 1);
+    newest_first(&mut select, TIE, after, need, within);
     select.build()
 }
 

@@ -46,19 +46,63 @@ pub fn rows(
     let mut select = Select::from(scope, Table::Spans);
     select.column(COMMON).column(SPAN).column(format!("{TIE} AS tie")).between(range.start_ns, range.end_ns);
     matching(&mut select, filter);
-    newest_first(&mut select, TIE, after, need);
+    let service = SpanFilter { service: filter.service.clone(), ..SpanFilter::default() };
+    newest_first(&mut select, TIE, after, need, Within::of(filter.service.is_some(), *filter == service));
     select.build()
 }
 
-/// Orders by time and tie, newest first, and starts at `after`.
-pub(super) fn newest_first(select: &mut Select, tie: &str, after: Option<&Position>, need: usize) {
+/// True where the key (a service) or the index over attributes leads to the rows, so that looking at their times first saves nothing.
+pub fn is_narrow(filter: &SpanFilter) -> bool {
+    filter.service.is_some() || filter.attributes.iter().any(|attribute| !attribute.negated)
+}
+
+/// How far the rows of a list lie together in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Within {
+    /// Anywhere in the time range.
+    Anywhere,
+    /// Among the rows of one service.
+    Service,
+    /// They are the rows of one service.
+    ServiceOnly,
+}
+
+impl Within {
+    /// What a filter says: whether it names a service, and whether it says nothing else.
+    pub(super) fn of(service: bool, only: bool) -> Self {
+        match (service, only) {
+            (false, _) => Self::Anywhere,
+            (true, false) => Self::Service,
+            (true, true) => Self::ServiceOnly,
+        }
+    }
+}
+
+/// Orders by time and tie, newest first, and starts at `after`. Within one service that is the order of the table, which is then read
+/// from its newest end and no further than needed; the bucket is time cut short, it only says so.
+pub(super) fn newest_first(
+    select: &mut Select,
+    tie: &str,
+    after: Option<&Position>,
+    need: usize,
+    within: Within,
+) {
     if let Some(after) = after {
         let hash = <[u8; 8]>::try_from(after.key.as_slice()).map_or(0, u64::from_be_bytes);
         let (ts, hash) = (select.bind("Int64", after.ts_ns), select.bind("UInt64", hash));
         let at = format!("fromUnixTimestamp64Nano({ts}, 'UTC')");
         select.filter(format!("(ts < {at} OR (ts = {at} AND {tie} <= {hash}))"));
     }
-    select.tail(format!("ORDER BY ts DESC, tie DESC LIMIT {need}"));
+    let bucket = if within == Within::Anywhere { "" } else { "ts_bucket DESC, " };
+    if within != Within::Anywhere {
+        // Reading ahead of what is needed costs a seventh of such a statement, blocks of a granule another eighth; where more is
+        // filtered than the service, small blocks would cost more than they save.
+        select.setting("read_in_order_use_buffering", "0");
+    }
+    if within == Within::ServiceOnly {
+        select.setting("max_block_size", "1024");
+    }
+    select.tail(format!("ORDER BY {bucket}ts DESC, tie DESC LIMIT {need}"));
 }
 
 /// Traces with matching spans in a slice, by their newest matching span: columns `trace_id`, `newest_ns`. Only traces after `after`.

@@ -43,6 +43,9 @@ impl Session<'_> {
         let (filter, page) = (&query.filter, &query.page);
         let probe = |slice, need| spans::probe(scope, filter, slice, need);
         let rows = |range, need| spans::rows(scope, filter, range, page.after.as_ref(), need);
+        if spans::is_narrow(filter) {
+            return self.newest_narrow(page, rows, records::span).await;
+        }
         self.newest(page, probe, rows, records::span).await
     }
 
@@ -51,6 +54,9 @@ impl Session<'_> {
         let (filter, page) = (&query.filter, &query.page);
         let probe = |slice, need| logs::probe(scope, filter, slice, need);
         let rows = |range, need| logs::rows(scope, filter, range, page.after.as_ref(), need);
+        if filter.names_a_service() {
+            return self.newest_narrow(page, rows, records::log).await;
+        }
         self.newest(page, probe, rows, records::log).await
     }
 
@@ -74,11 +80,32 @@ impl Session<'_> {
             }
         };
         let batches = self.run(rows(TimeRange { start_ns: from, end_ns: to }, need + skipped)).await?;
-        let decode = |row: &Row<'_>| {
-            let key = (row.int::<i64>("ts_ns")?, row.int::<u64>("tie")?.to_be_bytes().to_vec());
-            Ok((key, decode(row)?))
-        };
-        Ok(self.cut(page, decode_all(&batches, decode)?))
+        Ok(self.cut(page, decode_all(&batches, |row| keyed(row, &decode))?))
+    }
+
+    /// Reads whole rows at once, slice by slice. For filters that the key or an index leads to: few rows are looked at that do not
+    /// belong to the page, so that a statement more to look at times alone costs more than it saves. Mostly the first slice is all.
+    async fn newest_narrow<T>(
+        &mut self,
+        page: &Page,
+        rows: impl Fn(TimeRange, usize) -> Statement,
+        decode: impl Fn(&Row<'_>) -> Result<T, DecodeError>,
+    ) -> Result<List<T>, QueryError> {
+        let skipped = page.after.as_ref().map_or(0, |after| after.skip as usize);
+        let need = page.limit as usize + 1 + skipped;
+        let end_ns = page.after.as_ref().map_or(page.range.end_ns, |after| after.ts_ns.saturating_add(1));
+        let mut walk = SliceWalk::narrow(TimeRange { end_ns, ..page.range });
+        let mut found = Vec::new();
+        while let Some(slice) = walk.next_slice() {
+            let batches = self.run(rows(slice, need - found.len())).await?;
+            let before = found.len();
+            found.extend(decode_all(&batches, |row| keyed(row, &decode))?);
+            if found.len() >= need {
+                break;
+            }
+            walk.found(found.len() - before, need - found.len());
+        }
+        Ok(self.cut(page, found))
     }
 
     /// Time of the oldest row that a page of `need` rows reaches to; `None` when nothing matches.
@@ -243,6 +270,15 @@ impl Session<'_> {
         let rows = decode_all(&batches, |row| Ok(((0, row.text("item")?.into_bytes()), decode(row)?)))?;
         Ok(self.cut(page, rows))
     }
+}
+
+/// A row with its place in the order of the list.
+fn keyed<T>(
+    row: &Row<'_>,
+    decode: impl Fn(&Row<'_>) -> Result<T, DecodeError>,
+) -> Result<((i64, Vec<u8>), T), DecodeError> {
+    let key = (row.int::<i64>("ts_ns")?, row.int::<u64>("tie")?.to_be_bytes().to_vec());
+    Ok((key, decode(row)?))
 }
 
 fn seconds(range: TimeRange) -> f64 {

@@ -6,6 +6,8 @@ use crate::domain::query::time::{MINUTE, TimeRange};
 const FIRST_WIDTH: i64 = MINUTE;
 /// Growth of the next slice when nothing was found.
 const GROWTH: i64 = 8;
+/// The same where the key or an index leads to the rows, so that a wide slice costs little more than a narrow one.
+const NARROW_GROWTH: i64 = 64;
 
 /// The slices of a range, newest first.
 #[derive(Debug)]
@@ -13,12 +15,18 @@ pub struct SliceWalk {
     start_ns: i64,
     end_ns: i64,
     width: i64,
+    growth: i64,
 }
 
 impl SliceWalk {
     /// Starts at the end of `range`.
     pub fn new(range: TimeRange) -> Self {
-        Self { start_ns: range.start_ns, end_ns: range.end_ns, width: FIRST_WIDTH }
+        Self { start_ns: range.start_ns, end_ns: range.end_ns, width: FIRST_WIDTH, growth: GROWTH }
+    }
+
+    /// The same for a filter that the key or an index leads to: an hour takes two slices.
+    pub fn narrow(range: TimeRange) -> Self {
+        Self { growth: NARROW_GROWTH, ..Self::new(range) }
     }
 
     /// The next older slice; `None` when the range is used up. The last slice takes a small rest along.
@@ -38,9 +46,9 @@ impl SliceWalk {
     /// Sets the width of the next slice from what the last one held: twice what should be enough, within bounds.
     pub fn found(&mut self, found: usize, still_needed: usize) {
         let growth = match i64::try_from(2 * still_needed / found.max(1)) {
-            _ if found == 0 => GROWTH,
+            _ if found == 0 => self.growth,
             Ok(growth) => growth.clamp(1, GROWTH * GROWTH),
-            Err(_) => GROWTH,
+            Err(_) => self.growth,
         };
         self.width = self.width.saturating_mul(growth);
     }
@@ -51,7 +59,10 @@ mod tests {
     use super::*;
 
     fn walk(range: TimeRange, found: usize) -> Vec<TimeRange> {
-        let mut walk = SliceWalk::new(range);
+        slices(SliceWalk::new(range), found)
+    }
+
+    fn slices(mut walk: SliceWalk, found: usize) -> Vec<TimeRange> {
         let mut slices = Vec::new();
         while let Some(slice) = walk.next_slice() {
             slices.push(slice);
@@ -79,6 +90,13 @@ mod tests {
     fn an_empty_year_takes_a_handful_of_slices() {
         let year = TimeRange { start_ns: 0, end_ns: 365 * 24 * 60 * MINUTE };
         assert!(walk(year, 0).len() <= 8, "{:?}", walk(year, 0).len());
+    }
+
+    #[test]
+    fn an_empty_hour_of_a_narrow_filter_takes_two_slices() {
+        let hour = TimeRange { start_ns: 0, end_ns: 60 * MINUTE };
+        assert_eq!(slices(SliceWalk::narrow(hour), 0).len(), 2);
+        assert_eq!(walk(hour, 0).len(), 3);
     }
 
     #[test]

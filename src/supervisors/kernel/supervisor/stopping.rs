@@ -9,20 +9,23 @@ use super::{Supervisor, until};
 use crate::clock;
 use crate::supervisors::kernel::events::ChildEvent;
 use crate::supervisors::kernel::exit::ExitReason;
+use crate::supervisors::kernel::journal::EventKind;
 use crate::supervisors::kernel::probe::Drain;
 use crate::supervisors::kernel::snapshot::ChildState;
 
 impl Supervisor {
-    /// Stops the children in reverse start order; members of a dynamic group all at once, for they have no order.
+    /// Stops the children in reverse start order; members of a dynamic group and replicas all at once, for they have no
+    /// order.
     pub(super) async fn stop_all(&mut self, drain: Drain) {
         let begun = clock::now();
-        if self.group.is_some() {
+        let together = self.group.is_some() || self.replicas.is_some();
+        if together {
             (0..self.slots.len()).for_each(|child| self.ask_to_stop(child, drain));
         }
         for child in (0..self.slots.len()).rev() {
-            match self.group {
-                Some(_) => self.see_off(child, begun).await,
-                None => self.stop(child, drain).await,
+            match together {
+                true => self.see_off(child, begun).await,
+                false => self.stop(child, drain).await,
             }
         }
     }
@@ -40,6 +43,7 @@ impl Supervisor {
         }
         if let Some(run) = &slot.run {
             slot.node.enter(ChildState::Draining);
+            slot.node.note(EventKind::Draining);
             run.probe.request_drain(drain);
         }
     }
@@ -47,7 +51,7 @@ impl Supervisor {
     /// Waits for a child that was asked to stop at `asked`, then aborts it; one that does not even abort is left behind.
     async fn see_off(&mut self, child: usize, asked: Instant) {
         let slot = &self.slots[child];
-        let policy = slot.spec.policy.stop;
+        let policy = slot.policy().stop;
         if let Some(run) = &slot.run {
             let abort = run.abort.clone();
             // A supervisor is bounded by the sum of its children; only the process-wide budget cuts it short.
@@ -56,14 +60,18 @@ impl Supervisor {
                 let path = self.slots[child].node.path.clone();
                 tracing::warn!(child = path, after = ?policy.drain, "did not drain in time, aborting it");
                 self.shared.ledger.forced(path);
+                self.slots[child].node.note(EventKind::Forced);
                 abort.abort();
                 if !self.gone(child, Some(clock::now() + policy.kill)).await {
                     self.leave_behind(child);
+                    self.note_exit(child, &ExitReason::Killed);
                     self.slots[child].run = None;
                 }
             }
+            self.slots[child].node.note(EventKind::Stopped);
         }
-        self.slots[child].node.enter(ChildState::Stopped);
+        let node = &self.slots[child].node;
+        node.enter(if node.is_held() { ChildState::Drained } else { ChildState::Stopped });
     }
 
     /// Waits for a child's exit until `deadline`; keeps what others report for later.
@@ -81,8 +89,8 @@ impl Supervisor {
                 },
             };
             if let Some(reason) = exit_of(&event, child, launch) {
-                self.slots[child].run = None;
                 self.note_exit(child, reason);
+                self.slots[child].run = None;
                 return true;
             }
             self.backlog.push_back(event);
@@ -93,11 +101,18 @@ impl Supervisor {
     pub(super) fn leave_behind(&mut self, child: usize) {
         let slot = &self.slots[child];
         tracing::error!(child = slot.node.path, "blocks its thread and cannot be aborted, leaving it behind");
+        if let Some(run) = &slot.run {
+            // Noted before its leases are taken away.
+            run.probe.fell_with(|| slot.node.held_by(&run.probe));
+        }
         slot.node.generations.advance();
         slot.node.revoke_leases();
         if let Some(run) = &slot.run {
             run.abort.abort();
-            run.arbiter.into_iter().for_each(|arbiter| self.shared.pools.condemn(arbiter));
+            if let Some(arbiter) = run.arbiter {
+                slot.node.note(EventKind::Condemned { arbiter });
+                self.shared.pools.condemn(arbiter);
+            }
         }
     }
 }

@@ -66,7 +66,13 @@ pub async fn show(request: HttpRequest, deps: Data<AdminDeps>) -> HttpResponse {
         Ok(query) => query.into_inner(),
         Err(error) => {
             let detail = format!("query string: {error}");
-            return reply::problem(&Problem::new(400, "bad-parameter", "Bad parameter", detail, request.path()));
+            return reply::problem(&Problem::new(
+                400,
+                "bad-parameter",
+                "Bad parameter",
+                detail,
+                request.path(),
+            ));
         }
     };
     let Some(view) = tree::view(&deps) else { return reply::problem(&tree::not_ready(request.path())) };
@@ -81,7 +87,7 @@ pub async fn show(request: HttpRequest, deps: Data<AdminDeps>) -> HttpResponse {
         return reply::problem(&Problem::new(429, "overloaded", "Too many streams", detail, request.path()));
     };
     let follower =
-        Follower { journal, from, closing: deps.closing.clone(), over: false, _permit: permit };
+        Follower { journal, from, closing: deps.closing.subscribe(), over: false, _permit: permit };
     HttpResponse::Ok()
         .content_type("text/event-stream")
         .insert_header((CACHE_CONTROL, "no-store"))
@@ -108,7 +114,11 @@ struct From {
 impl From {
     fn of(journal: &Journal, after: Option<u64>) -> Self {
         let restarted = after.is_some_and(|after| after > journal.newest());
-        Self { seq: after.filter(|_| !restarted).unwrap_or_default(), named: after.is_some() && !restarted, restarted }
+        Self {
+            seq: after.filter(|_| !restarted).unwrap_or_default(),
+            named: after.is_some() && !restarted,
+            restarted,
+        }
     }
 }
 
@@ -148,16 +158,15 @@ impl Follower {
             if !told.is_empty() {
                 return Some(told);
             }
-            let mut closing = self.closing.clone();
-            tokio::select! {
+            let gone = tokio::select! {
                 biased;
-                // An error means that the listener is gone, which is an end too.
-                _ = closing.wait_for(|closing| *closing) => self.closing = closing,
-                () = self.journal.wait_past(self.from.seq) => {}
+                ended = self.closing.wait_for(|closing| *closing) => ended.is_err(),
+                () = self.journal.wait_past(self.from.seq) => false,
                 () = tokio::time::sleep(HEARTBEAT) => return Some(": still here\n\n".to_owned()),
-            }
-            if self.closing.has_changed().is_err() {
-                self.over = true;
+            };
+            if gone {
+                // The listener itself is gone, with nobody left to say so.
+                return None;
             }
         }
     }

@@ -3,6 +3,7 @@
 //! In: a request that [`guard`] let in. Out: JSON or metrics text; problem documents for what cannot be done. A route
 //! added to [`ENDPOINTS`] is guarded without further ado: GET and HEAD look, every other method changes something.
 
+pub mod config;
 pub mod events;
 pub mod guard;
 pub mod orders;
@@ -17,7 +18,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
 
 use super::reply;
+use crate::actors::serve::reloader::Tuning;
 use crate::domain::admin::AdminAccess;
+use crate::messages::serve::ReloadConfig;
+use crate::supervisors::kernel::port::Port;
 use crate::supervisors::kernel::tree::SharedView;
 use crate::telemetry::metrics::Metrics;
 
@@ -34,6 +38,10 @@ pub struct AdminDeps {
     pub streams: Arc<Semaphore>,
     /// True from the moment on that the listener takes no more requests: streams end then.
     pub closing: watch::Sender<bool>,
+    /// The configuration, to be shown.
+    pub tuning: Arc<dyn Tuning>,
+    /// Where reloads are asked for.
+    pub reloads: Port<ReloadConfig>,
 }
 
 /// A path below `/admin` and how its handlers are mounted on it.
@@ -59,12 +67,25 @@ pub const ENDPOINTS: &[AdminEndpoint] = &[
         path: "/tree/{path}/{action}",
         mount: |resource| {
             let body = web::PayloadConfig::new(orders::MOST_BODY);
-            resource.app_data(body).route(web::post().to(orders::give)).default_service(web::to(reply::only_post))
+            resource
+                .app_data(body)
+                .route(web::post().to(orders::give))
+                .default_service(web::to(reply::only_post))
         },
     },
     AdminEndpoint {
         path: "/events",
         mount: |resource| resource.route(look().to(events::show)).default_service(web::to(reply::only_get)),
+    },
+    AdminEndpoint {
+        path: "/config",
+        mount: |resource| resource.route(look().to(config::show)).default_service(web::to(reply::only_get)),
+    },
+    AdminEndpoint {
+        path: "/config/reload",
+        mount: |resource| {
+            resource.route(web::post().to(config::reload)).default_service(web::to(reply::only_post))
+        },
     },
 ];
 

@@ -81,7 +81,13 @@ enum Refused {
     Kernel(OrderError),
 }
 
-async fn order(deps: &AdminDeps, admin: Admin, path: &str, action: &str, body: &[u8]) -> Result<OrderTaken, Refused> {
+async fn order(
+    deps: &AdminDeps,
+    admin: Admin,
+    path: &str,
+    action: &str,
+    body: &[u8],
+) -> Result<OrderTaken, Refused> {
     let action: Action = action.parse().map_err(Refused::Action)?;
     let body = read(body)?;
     let view = tree::view(deps).ok_or(Refused::Starting)?;

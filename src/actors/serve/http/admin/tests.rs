@@ -10,10 +10,13 @@ use actix_web::http::Method;
 use actix_web::test::{self, TestRequest};
 use actix_web::{App, web};
 use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::domain::reload::{ReloadRefused, Reloaded};
 use crate::supervisors::kernel::journal::EventKind;
+use crate::supervisors::kernel::lane::Lane;
 use crate::supervisors::kernel::policy::Policy;
 use crate::supervisors::kernel::pools::{INLINE, Pools};
 use crate::supervisors::kernel::seat::Worker;
@@ -41,6 +44,21 @@ fn deps(token: Option<&str>, loopback: bool, view: Option<TreeView>) -> AdminDep
         metrics: Metrics::new(),
         streams: super::events::streams(),
         closing: watch::Sender::new(false),
+        tuning: Arc::new(Untuned),
+        reloads: Lane::new("reloads", Policy::default().lane).port(),
+    }
+}
+
+/// A configuration that says nothing; reloads are tested with a whole process.
+struct Untuned;
+
+impl Tuning for Untuned {
+    fn reload(&self, _: String) -> BoxFuture<'static, Result<Reloaded, ReloadRefused>> {
+        Box::pin(std::future::ready(Ok(Reloaded::default())))
+    }
+
+    fn show(&self) -> Value {
+        Value::Null
     }
 }
 
@@ -169,7 +187,10 @@ async fn an_order_is_carried_out_and_kept_with_who_and_why() {
     let listed = events(&dev, "").await;
     let listed = listed["events"].as_array().unwrap();
     let action = listed.iter().find(|event| event["event"] == "action").unwrap();
-    assert_eq!((&action["path"], &action["action"], &action["why"]), (&json!("clerk"), &json!("restart"), &json!("new library")));
+    assert_eq!(
+        (&action["path"], &action["action"], &action["why"]),
+        (&json!("clerk"), &json!("restart"), &json!("new library"))
+    );
     let (status, taken) = post(&dev, "/admin/tree/clerk/pause", "").await;
     assert_eq!((status, &taken["who"]), (202, &json!("127.0.0.1")));
     assert_eq!(view.snapshot().root.children[0].state.as_str(), "paused");
@@ -211,7 +232,10 @@ async fn events_are_listed_from_where_one_left_off() {
     let rest = events(&dev, &format!("&after={}", count - 1)).await;
     assert_eq!(rest["events"].as_array().unwrap().len(), 1, "{rest}");
     let later = events(&dev, "&after=100000").await;
-    assert_eq!((&later["restarted"], later["events"].as_array().unwrap().len() as u64), (&json!(true), count));
+    assert_eq!(
+        (&later["restarted"], later["events"].as_array().unwrap().len() as u64),
+        (&json!(true), count)
+    );
     let journal = tree.view().journal();
     (0..2000).for_each(|_| journal.record("x", 1, EventKind::Ready));
     assert_eq!(events(&dev, "&after=1").await["missed"], journal.newest() - 1024 - 1);
@@ -239,7 +263,8 @@ async fn a_stream_goes_on_from_the_last_id_beats_when_idle_and_ends_with_the_lis
     let journal = tree.view().journal();
     tokio::time::pause();
     let seq = journal.newest();
-    let request = from(HERE, Method::GET, "/admin/events").insert_header(("last-event-id", (seq - 1).to_string()));
+    let request =
+        from(HERE, Method::GET, "/admin/events").insert_header(("last-event-id", (seq - 1).to_string()));
     let (status, mut body) = follow(&dev, request).await;
     let first = chunk(&mut body).await.unwrap();
     assert!(status == 200 && first.starts_with(&format!("id: {seq}\ndata: {{\"seq\":{seq},")), "{first}");

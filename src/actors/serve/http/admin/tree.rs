@@ -29,9 +29,7 @@ pub async fn show(request: HttpRequest, deps: Data<AdminDeps>) -> HttpResponse {
 )]
 pub async fn metrics(request: HttpRequest, deps: Data<AdminDeps>) -> HttpResponse {
     match view(&deps) {
-        Some(view) => {
-            HttpResponse::Ok().content_type(OPENMETRICS).body(deps.metrics.render(&view))
-        }
+        Some(view) => HttpResponse::Ok().content_type(OPENMETRICS).body(deps.metrics.render(&view)),
         None => reply::problem(&not_ready(request.path())),
     }
 }
