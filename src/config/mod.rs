@@ -76,7 +76,7 @@ config_struct! {
         /// Serve: the REST API.
         serve: ServeConfig = ServeConfig::default() => Live,
         /// Observe: what Obtrace tells of itself.
-        observe: ObserveConfig = ObserveConfig::default(),
+        observe: ObserveConfig = ObserveConfig::default() => Live,
         /// Tenant: API keys.
         tenant: TenantConfig = TenantConfig::default() => Live,
         /// Supervision: how actors are restarted, started and stopped.

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::domain::reload::{ReloadRefused, Reloaded};
 use crate::supervisors::kernel::journal::EventKind;
-use crate::supervisors::kernel::lane::Lane;
+use crate::supervisors::kernel::lane::{Lane, LaneView};
 use crate::supervisors::kernel::policy::Policy;
 use crate::supervisors::kernel::pools::{INLINE, Pools};
 use crate::supervisors::kernel::seat::Worker;
@@ -45,8 +45,15 @@ fn deps(token: Option<&str>, loopback: bool, view: Option<TreeView>) -> AdminDep
         streams: super::events::streams(),
         closing: watch::Sender::new(false),
         tuning: Arc::new(Untuned),
-        reloads: Lane::new("reloads", Policy::default().lane).port(),
+        reloads: nobody(),
     }
+}
+
+/// A port that nobody reads: what is asked there is refused at once.
+fn nobody() -> Port<ReloadConfig> {
+    let lane = Lane::new("reloads", Policy::default().lane);
+    lane.close();
+    lane.port()
 }
 
 /// A configuration that says nothing; reloads are tested with a whole process.
