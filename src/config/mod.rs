@@ -12,6 +12,7 @@ pub mod layers;
 pub mod live;
 pub mod node;
 pub mod observe;
+pub mod plan;
 pub mod policy;
 pub mod process;
 pub mod provenance;
@@ -20,6 +21,7 @@ pub mod reference;
 pub mod schema;
 pub mod secret;
 pub mod serve;
+pub mod store;
 pub mod stream;
 pub mod supervision;
 pub mod telemetry;
@@ -41,6 +43,7 @@ use process::ProcessConfig;
 use reader::Reader;
 use schema::{Validate, config_enum, config_struct};
 use serve::ServeConfig;
+use store::StoreConfig;
 use stream::StreamConfig;
 use supervision::SupervisionConfig;
 use telemetry::TelemetryConfig;
@@ -73,11 +76,13 @@ config_struct! {
         process: ProcessConfig = ProcessConfig::default() => Live,
         /// Telemetry: the ClickHouse that keeps spans, logs and metrics.
         telemetry: TelemetryConfig = TelemetryConfig::default() => Process,
+        /// Store: state, blobs and cache.
+        store: StoreConfig = StoreConfig::default() => Process,
         /// Serve: the REST API.
         serve: ServeConfig = ServeConfig::default() => Live,
         /// Observe: what Obtrace tells of itself.
         observe: ObserveConfig = ObserveConfig::default() => Live,
-        /// Tenant: API keys.
+        /// Tenant: API keys, plans, and the gate that holds tenants to them.
         tenant: TenantConfig = TenantConfig::default() => Live,
         /// Supervision: how actors are restarted, started and stopped.
         supervision: SupervisionConfig = SupervisionConfig::default(),

@@ -36,6 +36,7 @@ struct Inner {
     acks: Family<SignalOnly, Histogram, fn() -> Histogram>,
     own_dropped: Family<SignalOnly, Gauge>,
     restarts: Mutex<Restarts>,
+    gate_fail_open: Family<Reason, Counter>,
     reloads: Family<ReloadLabels, Counter>,
     restart_pending: Gauge,
 }
@@ -54,6 +55,11 @@ struct SignalOnly {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct QueryLabels {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -86,6 +92,11 @@ impl Metrics {
             stored: counted(&mut registry, "process_rows", "Rows stored"),
             dead: counted(&mut registry, "process_dead_letters", "Records put into the dead letters"),
             queries: counted(&mut registry, "serve_queries", "Queries by outcome"),
+            gate_fail_open: counted(
+                &mut registry,
+                "gate_fail_open",
+                "Requests let in although nothing was known of their tenant's plan, by reason",
+            ),
             reloads: counted(&mut registry, "config_reloads", "Reloads of the configuration by result"),
             restart_pending: counted(
                 &mut registry,
@@ -144,6 +155,17 @@ impl Metrics {
         self.inner.queries.get_or_create(&QueryLabels { outcome }).inc();
     }
 
+    /// A request was refused before it reached a receiver.
+    pub fn turned_away(&self, signal: Signal, refusal: &Refusal) {
+        let label = Outcome { signal: signal.as_str(), outcome: refusal_name(refusal) };
+        self.inner.requests.get_or_create(&label).inc();
+    }
+
+    /// A request was let in because nothing was known of its tenant.
+    pub fn gate_failed_open(&self, reason: &'static str) {
+        self.inner.gate_fail_open.get_or_create(&Reason { reason }).inc();
+    }
+
     /// The configuration was read anew; so many keys now wait for a restart of the process.
     pub fn reloaded(&self, result: &'static str, pending: usize) {
         self.inner.reloads.get_or_create(&ReloadLabels { result }).inc();
@@ -197,6 +219,7 @@ fn refusal_name(refusal: &Refusal) -> &'static str {
         Refusal::Unauthenticated(_) => "unauthenticated",
         Refusal::Unsupported(_) => "unsupported",
         Refusal::Unavailable { .. } => "unavailable",
+        Refusal::OverQuota { .. } => "over_quota",
         Refusal::Internal(_) => "internal",
     }
 }

@@ -33,7 +33,13 @@ impl Restarts {
 
     fn take(&mut self, event: TreeEvent) {
         match event.kind {
-            EventKind::Exited { reason, .. } => drop(self.ended.insert(event.path, reason)),
+            EventKind::Exited { reason, .. } => {
+                // Members of passing groups end without another launch: what is forgotten is counted as unknown.
+                if self.ended.len() >= MOST_SERIES {
+                    self.ended.clear();
+                }
+                self.ended.insert(event.path, reason);
+            }
             EventKind::Launched if event.generation > 1 => {
                 let reason = self.ended.remove(&event.path).unwrap_or_else(|| "unknown".to_owned());
                 let mut series = (event.path, reason);

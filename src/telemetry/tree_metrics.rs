@@ -10,6 +10,9 @@ use crate::supervisors::kernel::snapshot::{ChildState, NodeSnapshot, TreeSnapsho
 /// Groups of more members than this are summed up under `GROUP.*`: members come and go, and with them their series.
 pub const MOST_MEMBERS: usize = 64;
 
+/// Groups whose members come and go with connections: their names would pile up as labels, however few there are at once.
+const PASSING: [&str; 1] = ["ingest.sessions"];
+
 /// Every state, so that a series of each is there from the start.
 const STATES: [ChildState; 9] = [
     ChildState::Starting,
@@ -58,7 +61,7 @@ pub fn large_groups(snapshot: &TreeSnapshot) -> Vec<&str> {
 }
 
 fn is_large(node: &NodeSnapshot) -> bool {
-    node.kind == "group" && node.children.len() > MOST_MEMBERS
+    node.kind == "group" && (node.children.len() > MOST_MEMBERS || PASSING.contains(&node.path.as_str()))
 }
 
 /// A path as a label.

@@ -5,6 +5,7 @@ mod support;
 
 mod clients;
 mod crash;
+mod examples;
 #[cfg(feature = "chaos")]
 mod faults;
 mod ingest;
@@ -12,5 +13,7 @@ mod operate;
 #[cfg(feature = "chaos")]
 mod poison;
 mod reload;
+mod sessions;
 #[cfg(feature = "chaos")]
 mod soak;
+mod tenant;

@@ -44,7 +44,8 @@ impl Session<'_> {
         let probe = |slice, need| spans::probe(scope, filter, slice, need);
         let rows = |range, need| spans::rows(scope, filter, range, page.after.as_ref(), need);
         if spans::is_narrow(filter) {
-            return self.newest_narrow(page, rows, records::span).await;
+            let walk = if filter.service.is_some() { SliceWalk::in_order } else { SliceWalk::indexed };
+            return self.newest_narrow(page, walk, rows, records::span).await;
         }
         self.newest(page, probe, rows, records::span).await
     }
@@ -55,7 +56,7 @@ impl Session<'_> {
         let probe = |slice, need| logs::probe(scope, filter, slice, need);
         let rows = |range, need| logs::rows(scope, filter, range, page.after.as_ref(), need);
         if filter.names_a_service() {
-            return self.newest_narrow(page, rows, records::log).await;
+            return self.newest_narrow(page, SliceWalk::in_order, rows, records::log).await;
         }
         self.newest(page, probe, rows, records::log).await
     }
@@ -88,13 +89,14 @@ impl Session<'_> {
     async fn newest_narrow<T>(
         &mut self,
         page: &Page,
+        walk: impl Fn(TimeRange) -> SliceWalk,
         rows: impl Fn(TimeRange, usize) -> Statement,
         decode: impl Fn(&Row<'_>) -> Result<T, DecodeError>,
     ) -> Result<List<T>, QueryError> {
         let skipped = page.after.as_ref().map_or(0, |after| after.skip as usize);
         let need = page.limit as usize + 1 + skipped;
         let end_ns = page.after.as_ref().map_or(page.range.end_ns, |after| after.ts_ns.saturating_add(1));
-        let mut walk = SliceWalk::narrow(TimeRange { end_ns, ..page.range });
+        let mut walk = walk(TimeRange { end_ns, ..page.range });
         let mut found = Vec::new();
         while let Some(slice) = walk.next_slice() {
             let batches = self.run(rows(slice, need - found.len())).await?;
