@@ -94,11 +94,13 @@ fn own_items(obtrace: &Obtrace, path: &str) -> Vec<Value> {
 fn eventually_own(obtrace: &Obtrace, path: &str, good: impl Fn(&[Value]) -> bool) -> Vec<Value> {
     let until = Instant::now() + Duration::from_secs(60);
     loop {
-        let items = own_items(obtrace, path);
-        if good(&items) {
+        let (status, answer) = own(obtrace, path, "_obtrace");
+        let items = answer["items"].as_array().cloned().unwrap_or_default();
+        // The store may still be starting.
+        if status == 200 && good(&items) {
             return items;
         }
-        assert!(Instant::now() < until, "{path}: {items:#?}");
+        assert!(Instant::now() < until, "{path}: {status} {answer:#}");
         std::thread::sleep(Duration::from_millis(200));
     }
 }
