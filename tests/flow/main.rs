@@ -5,6 +5,7 @@ mod support;
 
 mod clients;
 mod crash;
+mod exits;
 #[cfg(feature = "chaos")]
 mod faults;
 mod ingest;

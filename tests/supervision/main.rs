@@ -8,6 +8,7 @@ mod lanes;
 mod lanes_model;
 mod measures;
 mod orders;
+mod poison;
 mod policies;
 mod refs;
 mod stop;

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -93,6 +94,7 @@ pub struct StopReport {
 #[derive(Debug, Clone)]
 pub struct TreeView {
     pub(super) node: Arc<Node>,
+    leaving: Arc<AtomicBool>,
 }
 
 impl TreeView {
@@ -101,9 +103,19 @@ impl TreeView {
         TreeSnapshot { version: SNAPSHOT_VERSION, root: self.node.snapshot() }
     }
 
-    /// True when every node does its work.
+    /// True when every node does its work and nobody announced the end of it.
     pub fn is_up(&self) -> bool {
-        self.node.snapshot().is_up()
+        !self.is_leaving() && self.node.snapshot().is_up()
+    }
+
+    /// Announces that the tree will be stopped soon: it still does its work, but nobody should come to it any more.
+    pub fn announce_stop(&self) {
+        self.leaving.store(true, Ordering::Release);
+    }
+
+    /// True once [`TreeView::announce_stop`] was called.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
     }
 }
 
@@ -131,7 +143,15 @@ impl Tree {
             ended.enter(ChildState::Stopped);
             reason
         });
-        Self { root: TreeView { node }, probe, events, ledger, task, end: None, pools }
+        Self {
+            root: TreeView { node, leaving: Arc::default() },
+            probe,
+            events,
+            ledger,
+            task,
+            end: None,
+            pools,
+        }
     }
 
     /// Waits until every child has reported ready (`Ok`), or the root has ended (`Err` with its reason).
