@@ -1,5 +1,11 @@
 //! The smallest sender: one span over OTLP/gRPC to a running Obtrace, and what became of it.
 //!
+//! 1. Build an OTLP request; here one span, by hand, with ids made of the time.
+//! 2. Point a client at the OTLP port. In `obtrace dev` a client of the same machine needs no key.
+//! 3. Export. "Accepted" is said once the batch is synced to the log, not before.
+//! 4. A refusal says why, and whether to send it again; `Retry-After` and `RetryInfo` say when.
+//! 5. Soon after, a consumer has cut it into a block and stored it: ask for it under the printed address.
+//!
 //! `cargo run --example send_otlp [http://127.0.0.1:4317]`
 
 use std::time::Duration;

@@ -9,23 +9,30 @@ use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::actors::serve::reloader::RELOAD_DEADLINE;
+use crate::backends::blobs::folder::FolderBlobs;
+use crate::backends::cache::memory::MemoryCache;
 use crate::backends::event_log::LogError;
 use crate::backends::event_log::embedded::{
     DedupWindow, EmbeddedLog, EmbeddedLogConfig, GroupCommit, OpenReport, TopicConfig,
 };
+use crate::backends::plans::ConfiguredPlans;
+use crate::backends::state::sqlite::SqliteState;
 use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::clock;
 use crate::config::live::LiveConfig;
 use crate::config::stream::Compression;
 use crate::config::{Config, Loaded};
+use crate::domain::auth::KeyLog;
 use crate::domain::failure::FailureClass;
 use crate::domain::signal::{DLQ_TOPIC, Signal};
+use crate::domain::usage::Meter;
 use crate::messages::serve::ReloadConfig;
 use crate::supervisors::kernel::exit::ExitReason;
 use crate::supervisors::kernel::lane::Lane;
 use crate::supervisors::kernel::pools::{PoolSizes, Pools};
 use crate::supervisors::kernel::port::Port;
 use crate::supervisors::kernel::tree::{Tree, TreeView};
+use crate::supervisors::kernel::watchdog::WatchdogPolicy;
 use crate::supervisors::tuning::reload::Origin;
 use crate::supervisors::{IO_THREADS, Parts, access, policies, store, tree};
 use crate::telemetry::metrics::Metrics;
@@ -69,7 +76,7 @@ async fn serve(live: LiveConfig, origin: Origin, io: tokio::runtime::Handle) -> 
     };
     // Before anything is announced: without a handler the signal would end the process.
     actix_rt::spawn(reload_on_signal(parts.reloads.port()));
-    let pools = Pools::new(pool_sizes(&config));
+    let pools = Pools::watched(pool_sizes(&config), watchdog(&config));
     let mut running = Tree::start(&tree(&parts), pools);
     parts.view.store(Arc::new(Some(running.view())));
     let mut stop = std::pin::pin!(stop_signal());
@@ -83,6 +90,16 @@ async fn serve(live: LiveConfig, origin: Origin, io: tokio::runtime::Handle) -> 
     tokio::select! {
         reason = running.failed() => ended_by_itself(running, &reason, &log),
         () = &mut stop => stopped(running, &live, &log).await,
+    }
+}
+
+fn watchdog(config: &Config) -> WatchdogPolicy {
+    let watchdog = &config.supervision.watchdog;
+    WatchdogPolicy {
+        beat_every: watchdog.beat_every,
+        condemn_after: watchdog.condemn_after,
+        max_condemned: watchdog.max_condemned,
+        per: watchdog.per,
     }
 }
 
@@ -100,6 +117,7 @@ fn parts(
     let telemetry_settings = store::telemetry_settings(&config);
     // Checks the address too; the client that is kept gets it once the schema is up to date.
     TelemetryClient::new(telemetry_settings.clone()).map_err(|error| error.to_string())?;
+    let stores = &config.store;
     let closed = TelemetrySettings { url: None, ..telemetry_settings };
     let telemetry = TelemetryClient::new(closed).map_err(|error| error.to_string())?;
     Ok(Parts {
@@ -108,6 +126,14 @@ fn parts(
         reloads: Lane::new("serve.reloader", policies::resolve(&config, "serve.reloader").lane),
         log: Arc::new(log.clone()),
         telemetry: Arc::new(telemetry),
+        state: Arc::new(
+            SqliteState::new(&config.data_dir.join(&stores.state.file)).map_err(|e| e.to_string())?,
+        ),
+        blobs: Arc::new(FolderBlobs::new(&config.data_dir.join(&stores.blobs.dir))),
+        cache: Arc::new(MemoryCache::new(stores.cache.max_bytes.as_u64())),
+        plans: Arc::new(ConfiguredPlans(live.clone())),
+        meter: Meter::default(),
+        key_log: KeyLog::default(),
         keys: Arc::new(ArcSwap::from_pointee(access::key_table(&config)?)),
         admin: Arc::new(ArcSwap::from_pointee(access::admin_access(&config)?)),
         metrics: Metrics::new(),

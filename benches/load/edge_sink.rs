@@ -10,16 +10,26 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use clap::Parser;
 use futures_util::future::BoxFuture;
+use obtrace::backends::blobs::folder::FolderBlobs;
+use obtrace::backends::cache::memory::MemoryCache;
 use obtrace::backends::event_log::{
     Appended, Claim, Committed, EventLog, LogError, Offset, Record, StoredRecord,
 };
+use obtrace::backends::plans::ConfiguredPlans;
+use obtrace::backends::state::sqlite::SqliteState;
 use obtrace::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use obtrace::config::Config;
 use obtrace::config::live::LiveConfig;
 use obtrace::domain::admin::AdminAccess;
-use obtrace::domain::auth::{Grant, KeyTable, hash_key};
+use obtrace::domain::auth::{Grant, KeyLog, KeyTable, hash_key};
 use obtrace::domain::envelope::WireFormat;
+use obtrace::domain::gate::GateAnswer;
+use obtrace::domain::plan::Limits;
+use obtrace::domain::refusal::Refusal;
 use obtrace::domain::scope::Scope;
+use obtrace::domain::signal::Signal;
+use obtrace::domain::usage::{Day, Meter, Usage};
+use obtrace::messages::tenant::TenantGate;
 use obtrace::supervisors::kernel::lane::Lane;
 use obtrace::supervisors::kernel::pools::Pools;
 use obtrace::supervisors::kernel::spec::ChildSpec;
@@ -53,6 +63,23 @@ struct CountingLog {
     batches: AtomicU64,
     records: AtomicU64,
     bytes: AtomicU64,
+}
+
+/// Lets everything in: what the gate costs is not measured here.
+struct OpenGate;
+
+impl TenantGate for OpenGate {
+    fn admit<'a>(&'a self, _: &'a Arc<str>, _: Signal) -> BoxFuture<'a, Result<(), Refusal>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn limits<'a>(&'a self, _: &'a Arc<str>) -> BoxFuture<'a, Limits> {
+        Box::pin(std::future::ready(Limits::default()))
+    }
+
+    fn answer<'a>(&'a self, _: &'a Arc<str>) -> BoxFuture<'a, GateAnswer> {
+        Box::pin(std::future::ready(GateAnswer::unknown(Usage::default(), Day(0))))
+    }
 }
 
 impl EventLog for CountingLog {
@@ -156,7 +183,7 @@ async fn serve(args: &Args, io: tokio::runtime::Handle) -> Result<(), String> {
     });
     let parts = parts(args, config, log.clone(), io)?;
     let (broker_out, producer) = stream::broker_out(&parts);
-    let edge = vec![broker_out, ingest::subtree(&parts, producer)];
+    let edge = vec![broker_out, ingest::subtree(&parts, producer, Arc::new(OpenGate))];
     let mut tree =
         Tree::start(&ChildSpec::supervisor("root", parts.policy(""), edge), Pools::new(pools.into()));
     tree.ready().await.map_err(|reason| reason.to_string())?;
@@ -192,13 +219,24 @@ fn parts(
         scope: Scope::new("bench", "default", "", "").map_err(|error| error.to_string())?,
         retention_days: config.ingest.retention_days,
         expires_at: None,
+        key: None,
     };
+    // Nothing here calls the stores: they open at their first call.
+    let nowhere = std::env::temp_dir().join("obtrace-edge-sink");
+    let reloads = Lane::new("serve.reloader", policies::resolve(&config, "serve.reloader").lane);
+    let live = LiveConfig::from(config);
     Ok(Parts {
-        reloads: Lane::new("serve.reloader", policies::resolve(&config, "serve.reloader").lane),
+        reloads,
         origin: Arc::default(),
-        live: LiveConfig::from(config),
+        live: live.clone(),
         log,
         telemetry: Arc::new(client),
+        state: Arc::new(SqliteState::new(&nowhere.join("state.db")).map_err(|error| error.to_string())?),
+        blobs: Arc::new(FolderBlobs::new(&nowhere)),
+        cache: Arc::new(MemoryCache::new(1 << 20)),
+        plans: Arc::new(ConfiguredPlans(live)),
+        meter: Meter::default(),
+        key_log: KeyLog::default(),
         keys: Arc::new(ArcSwap::from_pointee(KeyTable::new([(hash_key(&args.key), grant)], None))),
         admin: Arc::new(ArcSwap::from_pointee(AdminAccess::default())),
         metrics: Metrics::new(),

@@ -5,3 +5,4 @@ pub mod process;
 pub mod serve;
 pub mod store;
 pub mod stream;
+pub mod tenant;

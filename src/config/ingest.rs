@@ -26,6 +26,8 @@ config_struct! {
         max_in_flight: ByteSize = ByteSize::mib(128) => Live,
         /// Longest wait for the log to have a request on disk. Then the client is told to retry.
         ack_timeout: Duration = Duration::from_secs(10) => Live,
+        /// A connection without a request for so long is closed, and its session ends.
+        session_idle: Duration = Duration::from_secs(300) => Restarts(&["ingest.http"]),
         /// Encoding of payloads in the log: "json" (OTLP/JSON, readable by any tool) or "otlp" (protobuf as sent, the
         /// fast path). Readers take it from each record, so it may change at any time.
         wire_format: WireFormat = WireFormat::Json => Live,
@@ -95,8 +97,10 @@ impl Validate for IngestConfig {
         if self.retention_days == 0 {
             at.refuse(&["retention_days"], "must be at least 1");
         }
-        if self.ack_timeout.is_zero() {
-            at.refuse(&["ack_timeout"], "must be more than 0");
+        for (key, value) in [("ack_timeout", self.ack_timeout), ("session_idle", self.session_idle)] {
+            if value.is_zero() {
+                at.refuse(&[key], "must be more than 0");
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod ingest;
 pub mod layers;
 pub mod live;
 pub mod node;
+pub mod plan;
 pub mod policy;
 pub mod process;
 pub mod provenance;
@@ -19,6 +20,7 @@ pub mod reference;
 pub mod schema;
 pub mod secret;
 pub mod serve;
+pub mod store;
 pub mod stream;
 pub mod supervision;
 pub mod telemetry;
@@ -39,6 +41,7 @@ use process::ProcessConfig;
 use reader::Reader;
 use schema::{Validate, config_enum, config_struct};
 use serve::ServeConfig;
+use store::StoreConfig;
 use stream::StreamConfig;
 use supervision::SupervisionConfig;
 use telemetry::TelemetryConfig;
@@ -71,9 +74,11 @@ config_struct! {
         process: ProcessConfig = ProcessConfig::default() => Live,
         /// Telemetry: the ClickHouse that keeps spans, logs and metrics.
         telemetry: TelemetryConfig = TelemetryConfig::default() => Process,
+        /// Store: state, blobs and cache.
+        store: StoreConfig = StoreConfig::default() => Process,
         /// Serve: the REST API.
         serve: ServeConfig = ServeConfig::default() => Live,
-        /// Tenant: API keys.
+        /// Tenant: API keys, plans, and the gate that holds tenants to them.
         tenant: TenantConfig = TenantConfig::default() => Live,
         /// Supervision: how actors are restarted, started and stopped.
         supervision: SupervisionConfig = SupervisionConfig::default(),

@@ -80,9 +80,9 @@ config_enum! {
 config_enum! {
     /// On which thread of its pool a child runs.
     pub enum Place {
-        /// On the one with the fewest.
+        /// On the one with the fewest children.
         Spread = "spread",
-        /// On the one its key falls on: the same partition on the same thread.
+        /// On the one its name falls on: the same partition on the same thread.
         ByKey = "by_key",
     }
 }
@@ -104,7 +104,7 @@ config_struct! {
         on_limit: OnLimit = OnLimit::Escalate,
         /// Named pool of threads it runs on. Unset: that of the parent.
         pool: Option<String> = None => RestartsNode,
-        /// Thread within the pool: "spread" or "by_key".
+        /// Thread within the pool: "spread" (the one with the fewest children) or "by_key" (the same name on the same thread).
         place: Place = Place::Spread => RestartsNode,
         /// How many of it run. Not inherited.
         replicas: u32 = 1,
@@ -152,7 +152,7 @@ config_struct! {
         ready: Ready = Ready::Reported,
         /// Longest wait for that. Then the start has failed.
         timeout: Duration = Duration::from_secs(10),
-        /// Children of a dynamic group that start at the same time.
+        /// Members of a dynamic group, or replicas, that start at the same time.
         at_once: u32 = 16,
     }
 }
@@ -170,7 +170,7 @@ config_struct! {
 config_struct! {
     /// When a node counts as stalled.
     pub struct LivenessPolicy {
-        /// Work at hand and no progress for this long.
+        /// Work at hand and no progress for this long. "0s" switches the detection off.
         stall_after: Duration = Duration::from_secs(15),
         /// The same inside a wait it has announced.
         wait_after: Duration = Duration::from_secs(120),
@@ -274,7 +274,6 @@ impl Validate for StopPolicy {}
 
 impl Validate for LivenessPolicy {
     fn validate(&self, at: &mut Reader) {
-        more_than_zero(at, "stall_after", self.stall_after);
         if self.wait_after < self.stall_after {
             at.refuse(
                 &["wait_after", "stall_after"],

@@ -20,6 +20,9 @@ config_struct! {
         deadline: Duration = Duration::from_secs(30),
         /// Requests answered at once. Others wait, then are told to come back (429).
         max_in_flight: u32 = 64,
+        /// Requests of one tenant answered at once where its plan says nothing. As many again wait; others are told to
+        /// come back (429), so that one tenant cannot take every place.
+        queries_per_tenant: u32 = 16,
         /// Token of operators: opens /admin and /metrics, for changes too. At least 16 characters. Better given as
         /// OBTRACE_ADMIN_TOKEN than in a file. Without one, only clients on the machine of `obtrace dev` are let in.
         admin_token: Secret = Secret::default(),
@@ -58,6 +61,9 @@ impl Validate for ServeConfig {
         }
         if self.max_in_flight == 0 {
             at.refuse(&["max_in_flight"], "must be at least 1");
+        }
+        if self.queries_per_tenant == 0 {
+            at.refuse(&["queries_per_tenant"], "must be at least 1");
         }
         let token = self.admin_token.expose().trim();
         if !token.is_empty() && token.len() < SHORTEST_TOKEN {

@@ -38,6 +38,8 @@ config_struct! {
         lame_duck: Duration = Duration::from_secs(5) => Live,
         /// The record of each crash.
         black_box: BlackBoxConfig = BlackBoxConfig::default() => Process,
+        /// How blocked threads are found and given up.
+        watchdog: WatchdogConfig = WatchdogConfig::default() => Process,
         /// Named pools of threads that actors run on.
         pools: Pools = Pools::default() => Process,
         /// Policy of every node, inherited downwards; the nearest table wins.
@@ -55,6 +57,21 @@ config_struct! {
         dir: PathBuf = PathBuf::from("blackbox"),
         /// Records kept; the oldest go first.
         keep: u32 = 50,
+    }
+}
+
+config_struct! {
+    /// The watchdog: a thread of its own that looks at all threads that actors run on.
+    pub struct WatchdogConfig {
+        /// How often each thread shows that it still turns.
+        beat_every: Duration = Duration::from_millis(500),
+        /// A thread that shows nothing for this long, with work on it, is given up: its children start again on another.
+        /// A process or a machine that slept is not meant, that is noticed.
+        condemn_after: Duration = Duration::from_secs(10),
+        /// This many threads given up within `per`, and the root fails (exit code 70).
+        max_condemned: u32 = 3,
+        /// Length of the sliding window of `max_condemned`.
+        per: Duration = Duration::from_secs(3600),
     }
 }
 
@@ -157,6 +174,23 @@ impl Validate for BlackBoxConfig {
     fn validate(&self, at: &mut Reader) {
         if self.keep == 0 {
             at.refuse(&["keep"], "must be at least 1");
+        }
+    }
+}
+
+impl Validate for WatchdogConfig {
+    fn validate(&self, at: &mut Reader) {
+        if self.beat_every < Duration::from_millis(10) {
+            at.refuse(&["beat_every"], "must be at least 10ms");
+        }
+        if self.condemn_after < self.beat_every * 4 {
+            at.refuse(
+                &["condemn_after", "beat_every"],
+                "does not fit: condemn_after must be at least four times beat_every",
+            );
+        }
+        if self.max_condemned == 0 {
+            at.refuse(&["max_condemned"], "must be at least 1");
         }
     }
 }
@@ -395,6 +429,10 @@ mod tests {
             (
                 "[supervision.pools]\ningst = { threads = 1 }",
                 "f.toml:2: unknown key supervision.pools.ingst, did you mean ingest?",
+            ),
+            (
+                "[supervision.watchdog]\ncondemn_after = \"1s\"",
+                "f.toml:2: supervision.watchdog.condemn_after does not fit",
             ),
             ("[supervision]\nlame_duck = \"50s\"", "f.toml:2: supervision.lame_duck does not fit"),
             ("[supervision]\ntree = 5", "f.toml:2: supervision.tree: expected a table, found the number 5"),

@@ -1,21 +1,50 @@
-//! `[tenant]`: the API keys and whose data each one sends and sees. Only their hashes stand in the configuration.
+//! `[tenant]`: the API keys and whose data each one sends and sees, and the plans of the tenants. Of the keys, only
+//! hashes stand in the configuration.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
+use super::error::suggest;
 use super::node::{Node, Raw};
+use super::plan::PlanTable;
 use super::reader::{Leaf, Reader};
 use super::reference::Reference;
 use super::schema::{Setting, Validate, config_struct, leaf_setting, list_items};
-use crate::domain::scope::Scope;
+use crate::domain::plan::{Plan, TenantPlan, UNLIMITED};
+use crate::domain::scope::{DEFAULT_TENANT, Scope};
 
 config_struct! {
-    /// Tenants and their keys.
+    /// Tenants, their keys and their plans.
     pub struct TenantConfig {
+        /// Plan of every tenant whose keys name none: one of tenant.plans, or "unlimited". The tenant of dev_loopback
+        /// is unlimited.
+        default_plan: String = UNLIMITED.into(),
+        /// Gate: holds each tenant to its plan.
+        gate: GateConfig = GateConfig::default(),
+        /// Plans. A table changes one of the five that are built in, or makes a new one.
+        plans: PlanTable = PlanTable::default(),
         /// An API key: `[[tenant.keys]]`, one table a key.
         keys: Vec<KeyConfig> = Vec::new(),
+    }
+}
+
+config_struct! {
+    /// The gate. A tenant over its plan is told to come back (RESOURCE_EXHAUSTED, 429); when nothing is known of a
+    /// tenant, it is let in and that is counted (obtrace_gate_fail_open).
+    pub struct GateConfig {
+        /// How often plans and usage are projected into the cache.
+        every: Duration = Duration::from_secs(30),
+        /// How often usage is written to the state store. After a kill, what came since the last write is not counted.
+        flush_every: Duration = Duration::from_secs(5),
+        /// Age from which on a projection counts for nothing.
+        stale_after: Duration = Duration::from_secs(300),
+        /// Longest that a request waits for the cache.
+        deadline: Duration = Duration::from_millis(5),
     }
 }
 
@@ -36,6 +65,8 @@ config_struct! {
         env: String = String::new(),
         /// Days that its records are kept; ingest.retention_days where unset.
         retention_days: Option<u16> = None,
+        /// Plan of the tenant; tenant.default_plan where no key of the tenant names one. Keys of a tenant must agree.
+        plan: Option<String> = None,
         /// From then on the key is refused.
         expires: Option<Expiry> = None,
     }
@@ -48,6 +79,42 @@ impl KeyConfig {
     /// Never for a key that was loaded: the names have been checked then.
     pub fn scope(&self) -> Result<Scope, crate::domain::scope::InvalidScope> {
         Scope::new(&self.tenant, &self.project, &self.app, &self.env)
+    }
+}
+
+impl TenantConfig {
+    /// The plan of the tenant of a key.
+    pub fn plan_of(&self, key: &KeyConfig) -> Plan {
+        let of_tenant = self.keys.iter().filter(|other| other.tenant == key.tenant);
+        let name = of_tenant.filter_map(|other| other.plan.as_deref()).next().unwrap_or(&self.default_plan);
+        self.plan(name)
+    }
+
+    /// Every tenant with its plan; with `loopback`, the tenant of clients without a key too.
+    pub fn tenant_plans(&self, loopback: bool) -> Vec<TenantPlan> {
+        let mut plans: BTreeMap<&str, Plan> = BTreeMap::new();
+        if loopback {
+            plans.insert(DEFAULT_TENANT, self.plan(UNLIMITED));
+        }
+        for key in &self.keys {
+            plans.entry(&key.tenant).or_insert_with(|| self.plan_of(key));
+        }
+        plans.into_iter().map(|(tenant, plan)| TenantPlan { tenant: Arc::from(tenant), plan }).collect()
+    }
+
+    fn plan(&self, name: &str) -> Plan {
+        // Names were checked when they were loaded.
+        Plan { name: Arc::from(name), limits: self.plans.limits(name).unwrap_or_default() }
+    }
+
+    fn check_plan(&self, key: &str, name: &str, at: &mut Reader) {
+        if self.plans.limits(name).is_none() {
+            let hint = match suggest(name, self.plans.names()) {
+                Some(meant) => format!("did you mean {meant:?}?"),
+                None => format!("there are {}", self.plans.names().collect::<Vec<_>>().join(", ")),
+            };
+            at.refuse(&[key], &format!("names no plan: {name:?}, {hint}"));
+        }
     }
 }
 
@@ -153,7 +220,22 @@ impl Validate for KeyConfig {
 
 impl Validate for TenantConfig {
     fn validate(&self, at: &mut Reader) {
+        self.check_plan("default_plan", &self.default_plan, at);
         for (i, key) in self.keys.iter().enumerate() {
+            let at_plan = format!("keys.{i}.plan");
+            if let Some(plan) = &key.plan {
+                self.check_plan(&at_plan, plan, at);
+                let earlier = self.keys[..i].iter().filter(|other| other.tenant == key.tenant);
+                if let Some(other) =
+                    earlier.filter_map(|other| other.plan.as_ref()).find(|other| *other != plan)
+                {
+                    let tenant = &key.tenant;
+                    at.refuse(
+                        &[&at_plan],
+                        &format!("is {plan:?}, but an earlier key of tenant {tenant} says {other:?}"),
+                    );
+                }
+            }
             for (j, other) in self.keys.iter().enumerate().take(i) {
                 if !key.name.is_empty() && key.name == other.name {
                     at.refuse(
@@ -165,6 +247,23 @@ impl Validate for TenantConfig {
                     at.refuse(&[&format!("keys.{i}.hash")], &format!("is the same as that of keys.{j}"));
                 }
             }
+        }
+    }
+}
+
+impl Validate for GateConfig {
+    fn validate(&self, at: &mut Reader) {
+        let all = [
+            ("every", self.every),
+            ("flush_every", self.flush_every),
+            ("stale_after", self.stale_after),
+            ("deadline", self.deadline),
+        ];
+        for (key, _) in all.iter().filter(|(_, value)| value.is_zero()) {
+            at.refuse(&[key], "must be more than 0");
+        }
+        if self.stale_after <= self.every {
+            at.refuse(&["stale_after", "every"], "does not fit: stale_after must be above every");
         }
     }
 }

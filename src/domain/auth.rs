@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -20,6 +23,31 @@ pub struct Grant {
     pub retention_days: u16,
     /// Unix seconds after which the key is refused.
     pub expires_at: Option<u64>,
+    /// Name of the key; none for the loopback rule.
+    pub key: Option<Arc<str>>,
+}
+
+/// When keys were last used, as this process saw it. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct KeyLog {
+    uses: Arc<RwLock<HashMap<Arc<str>, AtomicU64>>>,
+}
+
+impl KeyLog {
+    /// Notes a use.
+    pub fn touch(&self, name: &Arc<str>, now_s: u64) {
+        if let Some(last) = self.uses.read().get(name) {
+            last.fetch_max(now_s, Ordering::Relaxed);
+            return;
+        }
+        self.uses.write().entry(name.clone()).or_default().fetch_max(now_s, Ordering::Relaxed);
+    }
+
+    /// The last use of every key that was used, in Unix seconds.
+    pub fn all(&self) -> Vec<(Arc<str>, u64)> {
+        let read = |(name, last): (&Arc<str>, &AtomicU64)| (name.clone(), last.load(Ordering::Relaxed));
+        self.uses.read().iter().map(read).collect()
+    }
 }
 
 /// Why a request was turned away.
@@ -51,6 +79,11 @@ impl KeyTable {
             table.keys.entry(bucket(&hash)).or_default().push((hash, grant));
         }
         table
+    }
+
+    /// What each key gives, in no order.
+    pub fn grants(&self) -> impl Iterator<Item = &Grant> {
+        self.keys.values().flatten().map(|(_, grant)| grant)
     }
 
     /// What a request with this key (if any) from this peer may do, at `now_s` Unix seconds.
@@ -110,7 +143,8 @@ mod tests {
     use super::*;
 
     fn grant(tenant: &str, expires_at: Option<u64>) -> Grant {
-        Grant { scope: Scope::new(tenant, "p", "", "").unwrap(), retention_days: 7, expires_at }
+        let scope = Scope::new(tenant, "p", "", "").unwrap();
+        Grant { scope, retention_days: 7, expires_at, key: Some(tenant.into()) }
     }
 
     fn table() -> KeyTable {

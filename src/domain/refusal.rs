@@ -31,6 +31,13 @@ pub enum Refusal {
         /// When to try again.
         retry_after: Duration,
     },
+    /// The tenant's plan allows no more for now. Retryable after the given time.
+    OverQuota {
+        /// Which limit was reached.
+        message: String,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// A fault of Obtrace with this very request. Not retryable, since it would fail again.
     Internal(String),
 }
@@ -46,6 +53,7 @@ impl Refusal {
         match self {
             Self::BadData(m) | Self::TooLarge(m) | Self::Unauthenticated(m) => m,
             Self::Unsupported(m) | Self::Internal(m) | Self::Unavailable { message: m, .. } => m,
+            Self::OverQuota { message: m, .. } => m,
         }
     }
 
@@ -53,8 +61,8 @@ impl Refusal {
     pub fn grpc_code(&self) -> i32 {
         match self {
             Self::BadData(_) | Self::Unsupported(_) => 3,
-            // Without RetryInfo, RESOURCE_EXHAUSTED is not retryable: just what the OTLP specification wants here.
-            Self::TooLarge(_) => 8,
+            // RESOURCE_EXHAUSTED is retryable with RetryInfo only, which goes with a quota and not with a size.
+            Self::TooLarge(_) | Self::OverQuota { .. } => 8,
             Self::Unauthenticated(_) => 16,
             Self::Unavailable { .. } => 14,
             Self::Internal(_) => 13,
@@ -69,6 +77,7 @@ impl Refusal {
             Self::Unauthenticated(_) => 401,
             Self::Unsupported(_) => 415,
             Self::Unavailable { .. } => 503,
+            Self::OverQuota { .. } => 429,
             Self::Internal(_) => 500,
         }
     }
@@ -76,7 +85,7 @@ impl Refusal {
     /// When to try again, for the retryable ones.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Unavailable { retry_after, .. } => Some(*retry_after),
+            Self::Unavailable { retry_after, .. } | Self::OverQuota { retry_after, .. } => Some(*retry_after),
             _ => None,
         }
     }

@@ -1,10 +1,18 @@
-//! Messages to the store stage: rows to insert.
+//! Messages to the store stage: rows to insert, and the calls of the state, blob and cache ports.
+
+use std::ops::Range;
+use std::time::Duration;
 
 use arrow_array::RecordBatch;
+use bytes::Bytes;
 
+use crate::backends::blobs::BlobKey;
+use crate::backends::fault::PortFault;
+use crate::backends::state::KeyUse;
 use crate::backends::telemetry::client::TelemetryError;
+use crate::domain::usage::{Day, UsageRow};
 use crate::supervisors::kernel::lane::Cargo;
-use crate::supervisors::kernel::port::Reply;
+use crate::supervisors::kernel::port::{PortError, Reply};
 
 /// process → telemetry writer · at least once · ≤ the block bounds · idempotent by `token`.
 ///
@@ -33,5 +41,98 @@ impl Cargo for StoreRows {
 impl std::fmt::Debug for StoreRows {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "StoreRows({} {} rows, {})", self.table, self.batch.num_rows(), self.token)
+    }
+}
+
+/// tenant → state adapter · at least once · ≤ some thousand rows · idempotent: every write is a total or a time.
+///
+/// One call of the state port.
+pub enum StateCall {
+    /// [`StateStore::put_usage`](crate::backends::state::StateStore::put_usage).
+    PutUsage(Vec<UsageRow>, StateReply<()>),
+    /// [`StateStore::usage`](crate::backends::state::StateStore::usage).
+    ReadUsage(Day, StateReply<Vec<UsageRow>>),
+    /// [`StateStore::forget_usage_before`](crate::backends::state::StateStore::forget_usage_before).
+    ForgetUsage(Day, StateReply<u64>),
+    /// [`StateStore::touch_keys`](crate::backends::state::StateStore::touch_keys).
+    TouchKeys(Vec<KeyUse>, StateReply<()>),
+    /// [`StateStore::key_uses`](crate::backends::state::StateStore::key_uses).
+    ReadKeyUses(StateReply<Vec<KeyUse>>),
+}
+
+/// The answer to a [`StateCall`].
+pub type StateReply<T> = Reply<Result<T, PortFault>>;
+
+impl Cargo for StateCall {
+    fn weight(&self) -> usize {
+        match self {
+            Self::PutUsage(rows, _) => rows.len() * 128,
+            Self::TouchKeys(uses, _) => uses.len() * 64,
+            Self::ReadUsage(..) | Self::ForgetUsage(..) | Self::ReadKeyUses(_) => 64,
+        }
+    }
+
+    fn poisoned(&self, _attempts: u32) {
+        // Dropping the reply tells the sender that the adapter is gone; the next round writes the same totals.
+    }
+}
+
+/// any → blob adapter · at least once · ≤ the lane's bytes · idempotent: whole objects by key.
+///
+/// One call of the blob port.
+pub enum BlobCall {
+    /// [`BlobStore::put`](crate::backends::blobs::BlobStore::put).
+    Put(BlobKey, Bytes, Reply<Result<(), PortFault>>),
+    /// [`BlobStore::get`](crate::backends::blobs::BlobStore::get).
+    Get(BlobKey, Option<Range<u64>>, Reply<Result<Option<Bytes>, PortFault>>),
+    /// [`BlobStore::delete`](crate::backends::blobs::BlobStore::delete).
+    Delete(BlobKey, Reply<Result<(), PortFault>>),
+}
+
+impl Cargo for BlobCall {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Put(_, body, _) => body.len(),
+            Self::Get(..) | Self::Delete(..) => 64,
+        }
+    }
+
+    fn poisoned(&self, _attempts: u32) {
+        // Dropping the reply tells the sender that the adapter is gone.
+    }
+}
+
+/// tenant, ingest, serve → cache adapter · at most once matters · ≤ some KiB · idempotent: whole values by key.
+///
+/// One call of the cache port.
+pub enum CacheCall {
+    /// [`Cache::get`](crate::backends::cache::Cache::get).
+    Get(String, Reply<Result<Option<Bytes>, PortFault>>),
+    /// [`Cache::put`](crate::backends::cache::Cache::put).
+    Put(String, Bytes, Duration, Reply<Result<(), PortFault>>),
+}
+
+impl Cargo for CacheCall {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Get(key, _) => key.len(),
+            Self::Put(key, value, ..) => key.len() + value.len(),
+        }
+    }
+
+    fn poisoned(&self, _attempts: u32) {
+        // Dropping the reply tells the sender that the adapter is gone; a cache may lose anything.
+    }
+}
+
+/// One outcome out of the two that asking an adapter has: the port's and the lane's.
+///
+/// # Errors
+/// What went wrong, in words.
+pub fn settled<T>(asked: Result<Result<T, PortFault>, PortError>) -> Result<T, String> {
+    match asked {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(fault)) => Err(fault.to_string()),
+        Err(error) => Err(error.to_string()),
     }
 }

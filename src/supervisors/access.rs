@@ -1,5 +1,7 @@
 //! Who is let in, made from a configuration: the table of API keys, and the rule of the admin side.
 
+use std::sync::Arc;
+
 use crate::config::Config;
 use crate::domain::admin::{AdminAccess, SHORTEST_TOKEN};
 use crate::domain::auth::{Grant, KeyTable};
@@ -15,14 +17,19 @@ pub fn key_table(config: &Config) -> Result<KeyTable, String> {
     for key in &config.tenant.keys {
         let scope = Scope::new(&key.tenant, &key.project, &key.app, &key.env)
             .map_err(|error| format!("tenant.keys {:?}: {error}", key.name))?;
-        let retention_days = key.retention_days.unwrap_or(ingest.retention_days);
+        let limits = config.tenant.plan_of(key).limits;
+        let retention_days = limits.retention(key.retention_days.unwrap_or(ingest.retention_days));
         let expires_at = key.expires.map(|at| at.unix_nanos() / 1_000_000_000);
-        keys.push((*key.hash.bytes(), Grant { scope, retention_days, expires_at }));
+        keys.push((
+            *key.hash.bytes(),
+            Grant { scope, retention_days, expires_at, key: Some(Arc::from(key.name.as_str())) },
+        ));
     }
     let loopback = ingest.dev_loopback.then(|| Grant {
         scope: Scope::dev_default(),
         retention_days: ingest.retention_days,
         expires_at: None,
+        key: None,
     });
     Ok(KeyTable::new(keys, loopback))
 }

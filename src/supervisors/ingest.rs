@@ -1,35 +1,53 @@
-//! The `ingest` subtree (`ingest-edge`): receivers, then the listeners that feed them.
+//! The `ingest` subtree (`ingest-edge`): receivers, the sessions of connections, then the listeners.
+
+use std::sync::Arc;
 
 use crate::actors::ingest::door::Door;
 use crate::actors::ingest::grpc::GrpcListener;
 use crate::actors::ingest::http::{HttpListener, HttpOptions};
-use crate::actors::ingest::receiver::Receiver;
+use crate::actors::ingest::receiver::{Books, Receiver};
+use crate::actors::ingest::session::SessionDesk;
 use crate::domain::signal::Signal;
 use crate::messages::stream::AppendRecord;
+use crate::messages::tenant::TenantGate;
 
 use super::Parts;
 use super::kernel::lane::Lane;
 use super::kernel::port::Port;
-use super::kernel::spec::ChildSpec;
+use super::kernel::spec::{ChildSpec, Group};
 
 /// Threads that read HTTP requests; the work on them is done by the receivers.
 const HTTP_WORKERS: usize = 1;
 
 /// The subtree.
-pub fn subtree(parts: &Parts, producer: Port<AppendRecord>) -> ChildSpec {
+pub fn subtree(parts: &Parts, producer: Port<AppendRecord>, gate: Arc<dyn TenantGate>) -> ChildSpec {
     let policy = parts.policy("ingest.receiver");
     let lane = Lane::new("ingest.receiver", policy.lane);
     let partitions = parts.log.partitions(Signal::Traces.topic()).unwrap_or(1);
-    let (receivers, all) = (lane.port(), parts.clone());
+    let (sessions, group) = (parts.policy("ingest.sessions"), Group::default());
+    let desk = SessionDesk::new(group.clone(), sessions.clone(), lane.port(), parts.live.clone());
+    let door = Door {
+        keys: parts.keys.clone(),
+        key_log: parts.key_log.clone(),
+        gate,
+        desk: Arc::new(desk),
+        metrics: parts.metrics.clone(),
+        config: parts.live.clone(),
+    };
+    let all = parts.clone();
     let receiver = ChildSpec::replicated("receiver", policy, move |name, policy| {
         let (parts, producer) = (all.clone(), producer.clone());
-        let make = move |_: &_| {
-            Receiver::new(parts.live.clone(), partitions, producer.clone(), parts.metrics.clone())
-        };
+        let books = Books { metrics: parts.metrics.clone(), meter: parts.meter.clone() };
+        let make =
+            move |_: &_| Receiver::new(parts.live.clone(), partitions, producer.clone(), books.clone());
         ChildSpec::worker(name, policy, make).reads(&lane).build()
     });
-    let door = Door { keys: parts.keys.clone(), receivers, config: parts.live.clone() };
-    let children = vec![receiver, grpc(parts, door.clone()), http(parts, door)];
+    let children = vec![
+        receiver,
+        ChildSpec::group("sessions", sessions, group),
+        grpc(parts, door.clone()),
+        http(parts, door),
+    ];
     ChildSpec::supervisor("ingest", parts.policy("ingest"), children)
 }
 

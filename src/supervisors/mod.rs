@@ -8,12 +8,17 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
+use crate::backends::blobs::BlobStore;
+use crate::backends::cache::Cache;
 use crate::backends::event_log::EventLog;
+use crate::backends::plans::PlanSource;
+use crate::backends::state::StateStore;
 use crate::backends::telemetry::client::TelemetryClient;
 use crate::config::Config;
 use crate::config::live::LiveConfig;
 use crate::domain::admin::AdminAccess;
-use crate::domain::auth::KeyTable;
+use crate::domain::auth::{KeyLog, KeyTable};
+use crate::domain::usage::Meter;
 use crate::messages::serve::ReloadConfig;
 use crate::telemetry::metrics::Metrics;
 use kernel::lane::Lane;
@@ -30,6 +35,7 @@ pub mod process;
 pub mod serve;
 pub mod store;
 pub mod stream;
+pub mod tenant;
 pub mod tuning;
 
 /// Threads of the runtime of the I/O clients.
@@ -44,6 +50,18 @@ pub struct Parts {
     pub log: Arc<dyn EventLog>,
     /// The telemetry store; it has no address until its schema is up to date.
     pub telemetry: Arc<TelemetryClient>,
+    /// The state store.
+    pub state: Arc<dyn StateStore>,
+    /// The blob store.
+    pub blobs: Arc<dyn BlobStore>,
+    /// The cache.
+    pub cache: Arc<dyn Cache>,
+    /// Which tenant has which plan.
+    pub plans: Arc<dyn PlanSource>,
+    /// What tenants used of this process.
+    pub meter: Meter,
+    /// When keys were last used.
+    pub key_log: KeyLog,
     /// All API keys.
     pub keys: Arc<ArcSwap<KeyTable>>,
     /// Where it comes from, to be read anew.
@@ -74,16 +92,17 @@ impl Parts {
 
 /// The whole tree.
 pub fn tree(parts: &Parts) -> ChildSpec {
-    let (store, store_port) = store::subtree(parts);
+    let (store, stores) = store::subtree(parts);
+    let (tenant, gate) = tenant::subtree(parts, &stores);
     let (broker_out, producer) = stream::broker_out(parts);
-    let (process, process_port) = process::subtree(parts, store_port, producer.clone());
+    let (process, process_port) = process::subtree(parts, stores.rows, producer.clone());
     let stream_in = stream::stream_in(parts, process_port);
-    let serve = serve::subtree(parts);
-    let ingest = ingest::subtree(parts, producer);
+    let serve = serve::subtree(parts, gate.clone());
+    let ingest = ingest::subtree(parts, producer, gate);
     ChildSpec::supervisor(
         "root",
         parts.policy(""),
-        vec![store, broker_out, process, stream_in, serve, ingest],
+        vec![store, tenant, broker_out, process, stream_in, serve, ingest],
     )
 }
 

@@ -2,18 +2,24 @@
 
 use std::time::Duration;
 
-use crate::config::policy::{self, IntensityPer, NodePolicy, OnLimit, Strategy};
+use crate::config::policy::{self, IntensityPer, NodePolicy, OnLimit, Place, Strategy};
 use crate::config::units::ByteSize;
 use crate::config::{Config, ConfigError};
 
 use super::kernel::policy as kernel;
 
 /// Every path of the tree that has a policy, in start order.
-pub const PATHS: [&str; 19] = [
+pub const PATHS: [&str; 26] = [
     "",
     "store",
     "store.engine",
     "store.writer",
+    "store.state",
+    "store.blobs",
+    "store.cache",
+    "tenant",
+    "tenant.gate_projector",
+    "tenant.key_cache",
     "broker_out",
     "broker_out.producer",
     "broker_out.retention",
@@ -27,6 +33,7 @@ pub const PATHS: [&str; 19] = [
     "serve.http",
     "ingest",
     "ingest.receiver",
+    "ingest.sessions",
     "ingest.grpc",
     "ingest.http",
 ];
@@ -38,8 +45,11 @@ pub const REPLICATED: [&str; 4] = ["store.writer", "process.otlp", "serve.query"
 pub const GROUP: &str = "stream_in.consumers";
 
 /// Nodes that read a lane; replicas share it.
-pub const LANES: [&str; 6] = [
+pub const LANES: [&str; 9] = [
     "store.writer",
+    "store.state",
+    "store.blobs",
+    "store.cache",
     "broker_out.producer",
     "process.otlp",
     "serve.query",
@@ -81,6 +91,9 @@ fn built_in(config: &Config, path: &str) -> NodePolicy {
             lane(&mut policy, 64, 512);
             policy.stop.drain = Duration::from_secs(20);
         }
+        "store.state" => lane(&mut policy, 256, 16),
+        "store.blobs" => lane(&mut policy, 64, 256),
+        "store.cache" => lane(&mut policy, 1024, 16),
         "broker_out.producer" => lane(&mut policy, 1024, 256),
         "process.otlp" => {
             policy.replicas = if config.process.workers == 0 { cores } else { config.process.workers };
@@ -92,9 +105,17 @@ fn built_in(config: &Config, path: &str) -> NodePolicy {
             policy.stop.drain = Duration::from_secs(2);
         }
         "stream_in.consumers" => {
+            policy.place = Place::ByKey;
             policy.intensity_per = IntensityPer::Child;
             policy.on_limit = OnLimit::Quarantine;
             policy.stop.drain = Duration::from_secs(25);
+        }
+        "ingest.sessions" => {
+            // One a connection; it ends with that, and its lane is what one connection may have in flight. What a session
+            // held when it failed is not delivered again: its client is told to send it again.
+            policy.restart = policy::Restart::Temporary;
+            policy.max_children = 20_000;
+            lane(&mut policy, 256, 64);
         }
         "ingest.receiver" => {
             policy.replicas = cores;
@@ -115,11 +136,13 @@ fn lane(policy: &mut NodePolicy, capacity: u32, mib: u64) {
 fn pool(path: &str) -> Option<&'static str> {
     let stage = path.split('.').next().unwrap_or_default();
     match stage {
-        "store" | "broker_out" => Some("store"),
+        "store" | "broker_out" | "tenant" => Some("store"),
         "process" => Some("process"),
         "stream_in" => Some("stream"),
         "serve" => Some("serve"),
-        "ingest" => Some(if path == "ingest.receiver" { "ingest" } else { "edge" }),
+        "ingest" => {
+            Some(if ["ingest.receiver", "ingest.sessions"].contains(&path) { "ingest" } else { "edge" })
+        }
         _ => None,
     }
 }
@@ -129,9 +152,14 @@ fn credits(config: &Config, path: &str) -> usize {
     match path {
         // While one block waits for the store, the next is being transformed.
         "process.otlp" | "store.writer" => 2,
+        // Calls are short or wait for a disk; the lane holds the rest.
+        "store.state" | "store.blobs" => 8,
+        "store.cache" => 64,
         // Appends and requests wait for the disk together: one sync then covers many.
         "broker_out.producer" => 1024,
         "ingest.receiver" => 512,
+        // All that its lane holds may be in flight.
+        "ingest.sessions" => 256,
         "serve.query" => config.serve.max_in_flight as usize,
         _ => 1,
     }
@@ -166,8 +194,19 @@ fn to_kernel(node: NodePolicy, credits: usize) -> kernel::Policy {
             jitter: node.backoff.jitter,
             reset_after: node.backoff.reset_after,
         },
-        start: kernel::StartPolicy { timeout: node.start.timeout },
+        start: kernel::StartPolicy {
+            timeout: node.start.timeout,
+            ready: match node.start.ready {
+                policy::Ready::Reported => kernel::Ready::Reported,
+                policy::Ready::Started => kernel::Ready::Started,
+            },
+            at_once: node.start.at_once as usize,
+        },
         stop: kernel::StopPolicy { drain: node.stop.drain, kill: node.stop.kill },
+        liveness: kernel::LivenessPolicy {
+            stall_after: node.liveness.stall_after,
+            wait_after: node.liveness.wait_after,
+        },
         control_capacity: node.control.capacity as usize,
         lane: kernel::LanePolicy {
             capacity: node.lane.capacity as usize,
@@ -180,6 +219,10 @@ fn to_kernel(node: NodePolicy, credits: usize) -> kernel::Policy {
             credits,
         },
         pool: node.pool.unwrap_or_else(|| String::from("default")),
+        place: match node.place {
+            policy::Place::Spread => kernel::Place::Spread,
+            policy::Place::ByKey => kernel::Place::ByKey,
+        },
         replicas: node.replicas as usize,
         max_children: node.max_children as usize,
         quarantine: kernel::QuarantinePolicy {

@@ -6,6 +6,8 @@ use crate::actors::serve::http::admin::AdminDeps;
 use crate::actors::serve::listener::{ApiListener, Gateway};
 use crate::actors::serve::query::QueryHandler;
 use crate::actors::serve::reloader::{Reloader, Tuning};
+use crate::actors::serve::turnstile::Turnstile;
+use crate::messages::tenant::TenantGate;
 
 use super::Parts;
 use super::kernel::lane::Lane;
@@ -13,7 +15,7 @@ use super::kernel::spec::ChildSpec;
 use super::tuning::reload::RunningConfig;
 
 /// The subtree.
-pub fn subtree(parts: &Parts) -> ChildSpec {
+pub fn subtree(parts: &Parts, gate: Arc<dyn TenantGate>) -> ChildSpec {
     let policy = parts.policy("serve.query");
     let lane = Lane::new("serve.query", policy.lane);
     let (queries, all) = (lane.port(), parts.clone());
@@ -27,6 +29,9 @@ pub fn subtree(parts: &Parts) -> ChildSpec {
     let tuning: Arc<dyn Tuning> = Arc::new(RunningConfig::new(parts.clone()));
     let gateway = Gateway {
         queries,
+        gate,
+        turnstile: Turnstile::default(),
+        key_log: parts.key_log.clone(),
         keys: parts.keys.clone(),
         admin: AdminDeps {
             access: parts.admin.clone(),

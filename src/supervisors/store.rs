@@ -1,30 +1,88 @@
-//! The `store` subtree: the engine (or server) behind the telemetry port, and the writers into it.
+//! The `store` subtree: the engine (or server) behind the telemetry port with the writers into it, and the adapters of
+//! state, blobs and cache.
 
+use crate::actors::store::blobs::BlobAdapter;
+use crate::actors::store::cache::CacheAdapter;
 use crate::actors::store::engine::StoreKeeper;
+use crate::actors::store::state::StateAdapter;
 use crate::actors::store::writer::TelemetryWriter;
 use crate::backends::telemetry::client::TelemetrySettings;
 use crate::backends::telemetry::engine::child::EngineSpec;
 use crate::config::Config;
-use crate::messages::store::StoreRows;
+use crate::messages::store::{BlobCall, CacheCall, StateCall, StoreRows};
 
 use super::Parts;
 use super::kernel::lane::Lane;
 use super::kernel::port::Port;
 use super::kernel::spec::ChildSpec;
 
-/// The subtree and the port of the writers.
-pub fn subtree(parts: &Parts) -> (ChildSpec, Port<StoreRows>) {
+/// The ports of the stage.
+#[derive(Clone)]
+pub struct Stores {
+    /// The telemetry writers.
+    pub rows: Port<StoreRows>,
+    /// The state adapter.
+    pub state: Port<StateCall>,
+    /// The blob adapter.
+    pub blobs: Port<BlobCall>,
+    /// The cache adapter.
+    pub cache: Port<CacheCall>,
+}
+
+/// The subtree and its ports.
+pub fn subtree(parts: &Parts) -> (ChildSpec, Stores) {
     let writer_policy = parts.policy("store.writer");
     let lane = Lane::new("store.writer", writer_policy.lane);
-    let port = lane.port();
-    let all = parts.clone();
+    let (rows, all) = (lane.port(), parts.clone());
     let writer = ChildSpec::replicated("writer", writer_policy, move |name, policy| {
         let parts = all.clone();
-        let make = move |probe: &_| TelemetryWriter::new(parts.telemetry.clone(), parts.live.clone(), probe);
+        let make = move |probe: &_| {
+            let breaker = parts.policy("store.writer").breaker;
+            TelemetryWriter::new(parts.telemetry.clone(), parts.live.clone(), breaker, probe)
+        };
         ChildSpec::worker(name, policy, make).reads(&lane).build()
     });
-    let children = vec![keeper(parts), writer];
-    (ChildSpec::supervisor("store", parts.policy("store"), children), port)
+    let (state_spec, state) = state(parts);
+    let (blobs_spec, blobs) = blobs(parts);
+    let (cache_spec, cache) = cache(parts);
+    let children = vec![keeper(parts), writer, state_spec, blobs_spec, cache_spec];
+    let ports = Stores { rows, state, blobs, cache };
+    (ChildSpec::supervisor("store", parts.policy("store"), children), ports)
+}
+
+fn state(parts: &Parts) -> (ChildSpec, Port<StateCall>) {
+    let policy = parts.policy("store.state");
+    let lane = Lane::new("store.state", policy.lane);
+    let (store, state) = (parts.state.clone(), parts.config().store.state.clone());
+    let breaker = policy.breaker;
+    let make =
+        move |probe: &_| StateAdapter::new(store.clone(), state.timeout, state.check_every, breaker, probe);
+    (ChildSpec::worker("state", policy, make).reads(&lane).build(), lane.port())
+}
+
+fn blobs(parts: &Parts) -> (ChildSpec, Port<BlobCall>) {
+    let policy = parts.policy("store.blobs");
+    let lane = Lane::new("store.blobs", policy.lane);
+    let (store, blobs) = (parts.blobs.clone(), parts.config().store.blobs.clone());
+    let breaker = policy.breaker;
+    let make =
+        move |probe: &_| BlobAdapter::new(store.clone(), blobs.timeout, blobs.check_every, breaker, probe);
+    (ChildSpec::worker("blobs", policy, make).reads(&lane).build(), lane.port())
+}
+
+fn cache(parts: &Parts) -> (ChildSpec, Port<CacheCall>) {
+    let policy = parts.policy("store.cache");
+    let lane = Lane::new("store.cache", policy.lane);
+    let (cache, timeout) = (parts.cache.clone(), parts.config().store.cache.timeout);
+    let breaker = policy.breaker;
+    let make = move |probe: &_| CacheAdapter::new(cache.clone(), timeout, breaker, probe);
+    (ChildSpec::worker("cache", policy, make).reads(&lane).build(), lane.port())
+}
+
+impl std::fmt::Debug for Stores {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stores")
+    }
 }
 
 fn keeper(parts: &Parts) -> ChildSpec {
@@ -32,7 +90,8 @@ fn keeper(parts: &Parts) -> ChildSpec {
     ChildSpec::worker("engine", policy, move |_| {
         let config = parts.config();
         let (settings, engine) = (telemetry_settings(&config), engine_spec(&config));
-        StoreKeeper::new(parts.telemetry.clone(), settings, engine, parts.live.clone())
+        let breaker = parts.policy("store.engine").breaker;
+        StoreKeeper::new(parts.telemetry.clone(), settings, engine, parts.live.clone(), breaker)
     })
     .build()
 }

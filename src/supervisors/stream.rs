@@ -25,10 +25,10 @@ pub fn broker_out(parts: &Parts) -> (ChildSpec, Port<AppendRecord>) {
     let policy = parts.policy("broker_out.producer");
     let lane = Lane::new("broker_out.producer", policy.lane);
     let port = lane.port();
-    let log = parts.log.clone();
-    let producer = ChildSpec::worker("producer", policy, move |probe| Producer::new(log.clone(), probe))
-        .reads(&lane)
-        .build();
+    let own = parts.clone();
+    let make =
+        move |probe: &_| Producer::new(own.log.clone(), own.policy("broker_out.producer").breaker, probe);
+    let producer = ChildSpec::worker("producer", policy, make).reads(&lane).build();
     let log = parts.log.clone();
     let retention = ChildSpec::worker("retention", parts.policy("broker_out.retention"), move |_| {
         Retention::new(log.clone(), RETENTION_EVERY)

@@ -28,6 +28,7 @@ struct Inner {
     stored: Family<SignalOnly, Counter>,
     dead: Family<SignalOnly, Counter>,
     queries: Family<QueryLabels, Counter>,
+    gate_fail_open: Family<Reason, Counter>,
     reloads: Family<ReloadLabels, Counter>,
     restart_pending: Gauge,
     child_state: Family<ChildLabels, Gauge>,
@@ -52,6 +53,11 @@ struct SignalOnly {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct QueryLabels {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -81,6 +87,11 @@ impl Metrics {
             stored: counted(&mut registry, "process_rows", "Rows stored"),
             dead: counted(&mut registry, "process_dead_letters", "Records put into the dead letters"),
             queries: counted(&mut registry, "serve_queries", "Queries by outcome"),
+            gate_fail_open: counted(
+                &mut registry,
+                "gate_fail_open",
+                "Requests let in although nothing was known of their tenant's plan, by reason",
+            ),
             reloads: counted(&mut registry, "config_reloads", "Reloads of the configuration by result"),
             restart_pending: counted(
                 &mut registry,
@@ -135,6 +146,17 @@ impl Metrics {
         self.inner.queries.get_or_create(&QueryLabels { outcome }).inc();
     }
 
+    /// A request was refused before it reached a receiver.
+    pub fn turned_away(&self, signal: Signal, refusal: &Refusal) {
+        let label = Outcome { signal: signal.as_str(), outcome: refusal_name(refusal) };
+        self.inner.requests.get_or_create(&label).inc();
+    }
+
+    /// A request was let in because nothing was known of its tenant.
+    pub fn gate_failed_open(&self, reason: &'static str) {
+        self.inner.gate_fail_open.get_or_create(&Reason { reason }).inc();
+    }
+
     /// The configuration was read anew; so many keys now wait for a restart of the process.
     pub fn reloaded(&self, result: &'static str, pending: usize) {
         self.inner.reloads.get_or_create(&ReloadLabels { result }).inc();
@@ -152,7 +174,9 @@ impl Metrics {
 
     fn observe(&self, snapshot: &TreeSnapshot) {
         let inner = &self.inner;
-        for node in snapshot.root.walk() {
+        // Sessions come and go with connections: their names would pile up as labels.
+        for node in snapshot.root.walk().into_iter().filter(|node| !node.path.starts_with("ingest.sessions."))
+        {
             let label = ChildLabels { path: node.path.clone() };
             inner.child_state.get_or_create(&label).set(state_number(node.state));
             inner.restarts.get_or_create(&label).set(signed(node.restarts));
@@ -189,6 +213,7 @@ fn refusal_name(refusal: &Refusal) -> &'static str {
         Refusal::Unauthenticated(_) => "unauthenticated",
         Refusal::Unsupported(_) => "unsupported",
         Refusal::Unavailable { .. } => "unavailable",
+        Refusal::OverQuota { .. } => "over_quota",
         Refusal::Internal(_) => "internal",
     }
 }

@@ -1,7 +1,10 @@
 //! The backends against their contracts and against the real thing: one suite a port.
 
+mod blobs;
+mod cache;
 mod engine;
 mod event_log;
 mod event_log_embedded;
 mod query;
+mod state;
 mod telemetry;

@@ -425,8 +425,12 @@ fn every_key_is_read_by_somebody() {
             }
         }
     }
-    // Read by a method of the section: which origins are allowed.
-    let by_method = [("ingest.cors_origins", "allows_origin")];
+    // Read by a method of the section: which origins are allowed, which tenant has which plan.
+    let by_method = [
+        ("ingest.cors_origins", "allows_origin"),
+        ("tenant.default_plan", "tenant.tenant_plans"),
+        ("tenant.keys.*.plan", "tenant.plan_of"),
+    ];
     let read = |path: &str| {
         let mut parts = path.rsplit('.');
         let key = parts.next().unwrap_or_default();
@@ -435,8 +439,12 @@ fn every_key_is_read_by_somebody() {
             Some("defaults") => "node",
             Some("*") => "key",
             Some(_) if path.starts_with("supervision.pools.") => "pool",
+            Some(_) if path.starts_with("tenant.plans.") => "limits",
             Some(section) => section,
         };
+        if path.starts_with("tenant.plans.") && key == "retention_days" {
+            return code.contains("limits.retention(");
+        }
         let method = by_method.iter().find(|(known, _)| *known == path).map(|(_, method)| *method);
         let wanted = method.map_or_else(|| format!("{section}.{key}"), str::to_owned);
         let whole =

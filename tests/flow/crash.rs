@@ -64,8 +64,11 @@ fn acknowledged_is_stored_once_under_panics() {
                 worker.after=panic@19*6,writer.before=panic@23*6,writer.after=panic@29*6,query.before=panic@7*2";
     // What is asked here is that nothing is lost, not where the limit of restarts is.
     let set = ["supervision.defaults.intensity=1000", "supervision.defaults.backoff.max=200ms"];
-    let options =
-        Options { set: set.map(String::from).to_vec(), env: vec![("OBTRACE_CHAOS".into(), plan.into())] };
+    let options = Options {
+        set: set.map(String::from).to_vec(),
+        env: vec![("OBTRACE_CHAOS".into(), plan.into())],
+        ..Options::default()
+    };
     let mut obtrace = Obtrace::start(&dir.path().join("data"), options);
     let mut load = load(&obtrace, &dir.path().join("journal"), "mixed", 20, 3000);
     let status = wait(&mut load, Duration::from_secs(300)).expect("the load generator ends");

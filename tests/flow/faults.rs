@@ -81,6 +81,7 @@ impl Field {
             // The generator's clock does not jump along.
             set: vec!["ingest.accept_future=3h".into(), "ingest.accept_past=3d".into()],
             env: vec![("OBTRACE_CHAOS_CLOCK".into(), clock.display().to_string())],
+            ..Options::default()
         };
         let obtrace = Obtrace::start(&data, options);
         Some(Self { obtrace, data, clock, journal, disk, _dir: dir })

@@ -5,6 +5,7 @@ mod support;
 
 mod clients;
 mod crash;
+mod examples;
 mod exits;
 #[cfg(feature = "chaos")]
 mod faults;
@@ -13,5 +14,7 @@ mod operate;
 #[cfg(feature = "chaos")]
 mod poison;
 mod reload;
+mod sessions;
 #[cfg(feature = "chaos")]
 mod soak;
+mod tenant;

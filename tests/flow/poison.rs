@@ -27,6 +27,7 @@ fn poison_goes_to_the_dead_letters_and_the_rest_is_stored() {
     let options = Options {
         env: vec![("OBTRACE_CHAOS_POISON".into(), MARK.into())],
         set: vec!["process.linger=1s".into(), "stream.partitions=1".into()],
+        ..Options::default()
     };
     let mut obtrace = Obtrace::start(&data, options);
     let url = format!("{}/v1/logs", obtrace.http);

@@ -388,3 +388,63 @@ fn run_interval_catches_up_in_a_burst() {
         assert_eq!(seen.0.ticks.load(Ordering::SeqCst), 10, "one stall, all missed ticks at one instant");
     });
 }
+
+#[test]
+fn the_arbiter_of_a_panicked_actor_lives_on() {
+    run(async {
+        let arbiter = actix::Arbiter::new();
+        let start = |seen: &Seen| {
+            let seen = seen.clone();
+            Subject::start_in_arbiter(&arbiter.handle(), move |_| Subject(seen))
+        };
+        let (doomed, calm) = (start(&Seen::default()), start(&Seen::default()));
+        assert_eq!(doomed.send(Crash).await, Err(MailboxError::Closed));
+        assert!(calm.send(Work).await.is_ok());
+        assert!(arbiter.spawn_fn(|| {}), "it takes new work");
+        arbiter.stop();
+    });
+}
+
+#[test]
+fn a_factory_that_panics_on_its_arbiter_leaves_the_caller_with_a_dead_address() {
+    run(async {
+        let arbiter = actix::Arbiter::new();
+        let addr = Subject::start_in_arbiter(&arbiter.handle(), |_| panic!("in the factory"));
+        assert_eq!(addr.send(Work).await, Err(MailboxError::Closed));
+        arbiter.stop();
+    });
+}
+
+/// An actor of a pool of threads.
+struct Pooled;
+
+impl Actor for Pooled {
+    type Context = actix::SyncContext<Self>;
+}
+
+impl Handler<Crash> for Pooled {
+    type Result = ();
+
+    fn handle(&mut self, _: Crash, _: &mut Self::Context) {
+        panic!("told to");
+    }
+}
+
+impl Handler<Work> for Pooled {
+    type Result = ();
+
+    fn handle(&mut self, _: Work, _: &mut Self::Context) {}
+}
+
+#[test]
+fn a_sync_arbiter_does_not_replace_the_thread_it_loses() {
+    run(async {
+        let pool = actix::SyncArbiter::start(1, || Pooled);
+        assert_eq!(pool.send(Work).await, Ok(()));
+        let _ = tokio::time::timeout(Duration::from_secs(5), pool.send(Crash)).await;
+        for _ in 0..2 {
+            let after = tokio::time::timeout(Duration::from_millis(500), pool.send(Work)).await;
+            assert!(!matches!(after, Ok(Ok(()))), "{after:?}");
+        }
+    });
+}

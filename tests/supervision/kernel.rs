@@ -440,7 +440,8 @@ fn a_child_that_never_reports_ready_times_out() {
                 probe.ready();
             }
         });
-        let quick = Policy { start: StartPolicy { timeout: Duration::from_secs(3) }, ..policy() };
+        let quick =
+            Policy { start: StartPolicy { timeout: Duration::from_secs(3), ..policy().start }, ..policy() };
         let mut rig = Rig::up(policy(), vec![puppet("mute", quick, &trace, mute).build()]).await;
         assert_eq!(rig.node("mute").last_failure.as_deref(), Some("start_timeout"));
         assert_eq!(trace.take(), ["+mute", "-mute", "+mute"]);

@@ -141,7 +141,7 @@ impl Run {
     /// A successor takes over while the predecessor still holds its leases.
     fn fence(&mut self) {
         let successor = self.generations.advance();
-        assert_eq!(self.lane.revoke(), self.hand.len());
+        assert_eq!(self.lane.revoke(true), self.hand.len());
         for entry in std::mem::take(&mut self.model.hand) {
             self.model.give_back(entry);
         }

@@ -6,15 +6,18 @@ mod journal;
 mod kernel;
 mod lanes;
 mod lanes_model;
+mod liveness;
 mod measures;
 mod orders;
 mod poison;
 mod policies;
 mod refs;
+mod starting;
 mod stop;
 mod support;
 mod threads;
 mod tree;
+mod watchdog;
 
 /// The example is run here too, so that it stays true.
 #[path = "../../examples/minimal_tree.rs"]

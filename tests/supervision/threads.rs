@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix::System;
 use obtrace::supervisors::kernel::lane::LaneView;
-use obtrace::supervisors::kernel::policy::{Policy, StopPolicy};
+use obtrace::supervisors::kernel::policy::{Place, Policy, StopPolicy};
 use obtrace::supervisors::kernel::pools::Pools;
 use obtrace::supervisors::kernel::snapshot::ChildState;
 use parking_lot::Mutex;
@@ -88,7 +88,7 @@ fn a_blocked_thread_is_left_behind_and_its_zombie_cannot_acknowledge() {
         // Another supervisor's child on the same thread is started elsewhere as well.
         until("the neighbour moved", || rig.node("stage.neighbour").restarts == 1).await;
         until("the neighbour is up", || rig.state("stage.neighbour") == ChildState::Running).await;
-        assert_eq!(rig.node("stage.neighbour").last_failure.as_deref(), Some("stalled"));
+        assert_eq!(rig.node("stage.neighbour").last_failure.as_deref(), Some("displaced"));
         assert_eq!((lane.stats().redelivered, lane.stats().queued, lane.stats().leased), (1, 0, 0));
 
         unblock.send(()).unwrap();
@@ -136,12 +136,14 @@ fn a_thread_that_never_comes_back_does_not_hang_the_stop() {
 fn a_pool_replaces_the_thread_it_gives_up() {
     System::new().block_on(async {
         let pools = Pools::new([("p".to_owned(), 2)].into());
-        let mut ids: Vec<_> = (0..4).map(|_| pools.place("p").arbiter().unwrap()).collect();
+        let mut ids: Vec<_> =
+            (0..4).map(|_| pools.place("p", Place::Spread, "x").arbiter().unwrap()).collect();
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), 2);
         pools.condemn(ids[0]);
-        let mut after: Vec<_> = (0..4).map(|_| pools.place("p").arbiter().unwrap()).collect();
+        let mut after: Vec<_> =
+            (0..4).map(|_| pools.place("p", Place::Spread, "x").arbiter().unwrap()).collect();
         after.sort_unstable();
         after.dedup();
         assert!(after.len() == 2 && !after.contains(&ids[0]) && after.contains(&ids[1]));

@@ -19,6 +19,8 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 pub struct Options {
     /// `--set` arguments.
     pub set: Vec<String>,
+    /// Configuration files.
+    pub config: Vec<String>,
     /// Environment.
     pub env: Vec<(String, String)>,
 }
@@ -228,6 +230,9 @@ fn spawn(dir: &Path, [grpc, http, api]: [&String; 3], options: &Options) -> Chil
     command.args(["--otlp-grpc", &address(grpc), "--otlp-http", &address(http), "--http", &address(api)]);
     for set in &options.set {
         command.args(["--set", set]);
+    }
+    for file in &options.config {
+        command.args(["--config", file]);
     }
     command.envs(options.env.iter().cloned()).stdin(Stdio::null()).stdout(Stdio::null());
     command.spawn().expect("spawn obtrace")

@@ -1,37 +1,41 @@
-//! The door both listeners share: who is it, is there room, and the wait for the receiver's answer.
+//! The door both listeners share: who is it, may it send, and the wait for the session's answer.
 //!
-//! In: a body and its metadata. Out: [`ReceiveExport`] to the receivers, and their answer. What may fail: a missing or
-//! wrong key, a full lane (retryable), a receiver that is gone (retryable).
+//! In: a body and its metadata. Out: [`ReceiveExport`] to the session of its connection, and the answer. What may fail:
+//! a missing or wrong key, a plan that allows no more (retryable), a full lane or a failed session (retryable).
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
+use super::session::{Connection, SessionDesk, now_s};
 use crate::clock;
 use crate::config::live::LiveConfig;
-use crate::domain::auth::{Denied, Grant, KeyTable};
+use crate::domain::auth::{Denied, Grant, KeyLog, KeyTable};
 use crate::domain::envelope::WireFormat;
 use crate::domain::refusal::{Accepted, Refusal};
 use crate::domain::signal::Signal;
 use crate::messages::ingest::ReceiveExport;
-use crate::supervisors::kernel::port::{Port, PortError};
+use crate::messages::tenant::TenantGate;
+use crate::telemetry::metrics::Metrics;
 use crate::wire::compress::Encoding;
 use crate::wire::response::Rejected;
 use crate::wire::status::Status;
-
-/// How long a client waits for room in the receivers' lane before it is told to come back.
-const ROOM_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What the listeners hold. Cheap to clone.
 #[derive(Clone)]
 pub struct Door {
     /// All API keys; replaced as a whole when they change.
     pub keys: Arc<ArcSwap<KeyTable>>,
-    /// The receivers.
-    pub receivers: Port<ReceiveExport>,
+    /// When keys were last used.
+    pub key_log: KeyLog,
+    /// What tenants may send.
+    pub gate: Arc<dyn TenantGate>,
+    /// Opens the sessions of connections.
+    pub desk: Arc<SessionDesk>,
+    /// Counts requests that are refused here.
+    pub metrics: Metrics,
     /// What a request may cost (`ingest.*`), read for each.
     pub config: LiveConfig,
 }
@@ -61,49 +65,61 @@ impl Door {
         self.config.now().ingest.grpc_max_message.as_usize()
     }
 
-    /// Time from a request being read to its answer. The receiver gives up first and says why; this only bounds a
-    /// receiver that is gone.
-    fn deadline(&self) -> Duration {
-        self.config.now().ingest.ack_timeout * 2
-    }
-
-    /// Who the client is.
+    /// Who the client is. What the connection has shown before is not looked up again while the key table is the same.
     ///
     /// # Errors
     /// [`Refusal::Unauthenticated`].
-    pub fn admit(&self, key: Option<&str>, peer: Option<IpAddr>) -> Result<Grant, Refusal> {
-        let now_s = clock::unix_nanos() / 1_000_000_000;
-        let denied = |denied: Denied| Refusal::Unauthenticated(denied.to_string());
-        self.keys.load().admit(key, peer, now_s).map_err(denied)
+    pub fn admit(
+        &self,
+        connection: &Connection,
+        key: Option<&str>,
+        peer: Option<IpAddr>,
+    ) -> Result<Grant, Refusal> {
+        let (now_s, table) = (now_s(), self.keys.load_full());
+        let remembered = key.and_then(|key| connection.remembers(key, &table, now_s));
+        let grant = match remembered {
+            Some(grant) => grant,
+            None => {
+                let denied = |denied: Denied| Refusal::Unauthenticated(denied.to_string());
+                let grant = table.admit(key, peer, now_s).map_err(denied)?;
+                if let (Some(key), Some(_)) = (key, &grant.key) {
+                    connection.remember(key, table, &grant);
+                }
+                grant
+            }
+        };
+        if let Some(name) = &grant.key {
+            self.key_log.touch(name, now_s);
+        }
+        Ok(grant)
     }
 
-    /// Hands a request to the receivers and waits until its batch is on disk.
+    /// Hands a request to the session of its connection and waits until its batch is on disk.
     ///
     /// # Errors
-    /// The receiver's [`Refusal`], or a retryable one where the receivers are full, restarting or too slow.
-    pub async fn take(&self, export: Export, grant: Grant) -> Result<Accepted, Refusal> {
-        let received_at_ns = clock::unix_nanos();
-        let (reply, answer) = crate::supervisors::kernel::port::Reply::new();
-        let message = ReceiveExport {
+    /// The receiver's [`Refusal`], or a retryable one where the tenant's plan allows no more for now, the connection has
+    /// too much in flight, or the receivers are full, restarting or too slow.
+    pub async fn take(
+        &self,
+        connection: &Connection,
+        export: Export,
+        grant: Grant,
+    ) -> Result<Accepted, Refusal> {
+        if let Err(refusal) = self.gate.admit(&grant.scope.tenant, export.signal).await {
+            self.metrics.turned_away(export.signal, &refusal);
+            return Err(refusal);
+        }
+        let message = |reply| ReceiveExport {
             signal: export.signal,
             body: export.body,
             format: export.format,
             encoding: export.encoding,
             grant,
-            received_at_ns,
+            received_at_ns: clock::unix_nanos(),
             trace_context: export.trace_context,
             reply,
         };
-        self.receivers.send(message, ROOM_DEADLINE).await.map_err(no_room)?;
-        match tokio::time::timeout(self.deadline(), answer).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => {
-                Err(Refusal::unavailable("the receiver restarted while it held this request, send it again"))
-            }
-            Err(_) => {
-                Err(Refusal::unavailable("the request was not durable within the deadline, send it again"))
-            }
-        }
+        connection.ask(message).await
     }
 }
 
@@ -125,15 +141,8 @@ pub fn rejected_of(accepted: &Accepted) -> Option<Rejected> {
     })
 }
 
-fn no_room(error: PortError) -> Refusal {
-    match error {
-        PortError::Draining => Refusal::unavailable("this instance is shutting down"),
-        _ => Refusal::unavailable("the edge is at its limit of requests in flight"),
-    }
-}
-
 impl std::fmt::Debug for Door {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Door({:?})", self.receivers)
+        write!(f, "Door({:?})", self.desk)
     }
 }

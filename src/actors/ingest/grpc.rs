@@ -6,11 +6,13 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{ActorContext, AsyncContext};
 use bytes::{Buf, BufMut, Bytes};
+use futures_util::StreamExt;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -18,11 +20,13 @@ use tonic::body::Body;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataMap;
 use tonic::server::{Grpc, UnaryService};
-use tonic::transport::server::{TcpConnectInfo, TcpIncoming};
+use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 
 use super::door::{Door, Export, rejected_of, status_of};
-use crate::domain::auth::key_from_headers;
+use super::session::Connection;
+use super::wire::{Peer, SessionStream};
+use crate::domain::auth::{Grant, key_from_headers};
 use crate::domain::envelope::WireFormat;
 use crate::domain::failure::FailureClass;
 use crate::domain::refusal::Refusal;
@@ -65,9 +69,11 @@ impl GrpcListener {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (stop, stopped) = oneshot::channel();
         let (ended, end) = oneshot::channel::<String>();
+        let desk = self.door.desk.clone();
         let service = ExportService { door: self.door.clone() };
         let task = self.io.spawn(async move {
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            let incoming = incoming.map(move |tcp| tcp.map(|tcp| SessionStream::new(tcp, &desk)));
             let signal = async { drop(stopped.await) };
             let server = tonic::transport::Server::builder()
                 .max_concurrent_streams(MAX_STREAMS)
@@ -176,7 +182,9 @@ impl UnaryService<Bytes> for ExportCall {
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
         let (door, signal) = (self.door.clone(), self.signal);
         Box::pin(async move {
-            let grant = admit(&door, &request).map_err(|refusal| to_status(&refusal))?;
+            let refused = |refusal: Refusal| to_status(&refusal);
+            let session = session_of(&request).map_err(refused)?;
+            let grant = admit(&door, &session, &request).map_err(refused)?;
             let export = Export {
                 signal,
                 trace_context: text(request.metadata(), "traceparent").map(str::to_owned),
@@ -184,7 +192,7 @@ impl UnaryService<Bytes> for ExportCall {
                 format: WireFormat::Otlp,
                 encoding: Encoding::Identity,
             };
-            match door.take(export, grant).await {
+            match door.take(&session, export, grant).await {
                 Ok(accepted) => Ok(Response::new(Bytes::from(response::encode(
                     signal,
                     WireFormat::Otlp,
@@ -196,11 +204,20 @@ impl UnaryService<Bytes> for ExportCall {
     }
 }
 
-fn admit<T>(door: &Door, request: &Request<T>) -> Result<crate::domain::auth::Grant, Refusal> {
+/// The session of the connection that a request came in by.
+fn session_of<T>(request: &Request<T>) -> Result<Arc<Connection>, Refusal> {
+    let peer = request.extensions().get::<Peer>();
+    peer.map_or_else(
+        || Err(Refusal::unavailable("the connection has no session")),
+        |peer| peer.session.clone(),
+    )
+}
+
+fn admit<T>(door: &Door, session: &Connection, request: &Request<T>) -> Result<Grant, Refusal> {
     let metadata = request.metadata();
     let key = key_from_headers(text(metadata, "authorization"), text(metadata, "x-api-key"));
-    let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-    door.admit(key, peer.map(|address| address.ip()))
+    let peer = request.extensions().get::<Peer>().and_then(|peer| peer.address);
+    door.admit(session, key, peer.map(|address| address.ip()))
 }
 
 fn text<'a>(metadata: &'a MetadataMap, name: &str) -> Option<&'a str> {

@@ -5,17 +5,19 @@
 //! (a configuration error); each request on its own.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{ActorContext, AsyncContext};
 use actix_cors::Cors;
 use actix_web::dev::ServerHandle;
-use actix_web::http::{Method, StatusCode, header};
+use actix_web::http::{ConnectionType, Method, StatusCode, header};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
 use super::door::{Door, Export, rejected_of, status_of};
+use super::session::Connection;
 use crate::config::live::LiveConfig;
 use crate::domain::auth::key_from_headers;
 use crate::domain::envelope::WireFormat;
@@ -29,6 +31,9 @@ use crate::wire::response;
 
 /// Time a client has to send a whole body.
 const BODY_DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// The session of a connection, or why it has none.
+type OfConnection = Result<Arc<Connection>, Refusal>;
 
 /// How the HTTP listener is set up.
 #[derive(Debug, Clone)]
@@ -54,6 +59,7 @@ impl HttpListener {
 
     fn serve(&mut self, ctx: &mut Seated<Self>) -> std::io::Result<()> {
         let door = self.door.clone();
+        let desk = self.door.desk.clone();
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::new(door.clone()))
@@ -63,6 +69,11 @@ impl HttpListener {
                 .route("/v1/metrics", web::post().to(metrics))
                 .default_service(web::to(nothing_here))
         })
+        .on_connect(move |_, connection| {
+            // Dropped with the connection.
+            connection.insert::<OfConnection>(desk.connect("http"));
+        })
+        .keep_alive(self.door.config.now().ingest.session_idle)
         .workers(self.options.workers)
         .disable_signals()
         .shutdown_timeout(10)
@@ -142,18 +153,32 @@ async fn export(signal: Signal, request: &HttpRequest, body: web::Payload, door:
     let answer_in = *format.as_ref().unwrap_or(&WireFormat::Otlp);
     let outcome = async {
         let key = key_from_headers(text(request, "authorization"), text(request, "x-api-key"));
-        let grant = door.admit(key, request.peer_addr().map(|peer| peer.ip()))?;
+        let session = session_of(request)?;
+        let grant = door.admit(&session, key, request.peer_addr().map(|peer| peer.ip()))?;
         let format = format?;
         let encoding = Encoding::from_header(text(request, "content-encoding"))
             .map_err(|error| Refusal::Unsupported(error.to_string()))?;
         let body = read_body(request, body, door.max_body()).await?;
         let trace_context = text(request, "traceparent").map(str::to_owned);
-        door.take(Export { signal, body, format, encoding, trace_context }, grant).await
+        door.take(&session, Export { signal, body, format, encoding, trace_context }, grant).await
     };
     match outcome.await {
         Ok(accepted) => success(signal, answer_in, &accepted),
-        Err(refusal) => refused(answer_in, &refusal),
+        Err(refusal) => {
+            let mut answer = refused(answer_in, &refusal);
+            if session_of(request).is_err() {
+                // One connection too many: the next try is a new one.
+                answer.head_mut().set_connection_type(ConnectionType::Close);
+            }
+            answer
+        }
     }
+}
+
+/// The session of the connection that a request came in by.
+fn session_of(request: &HttpRequest) -> OfConnection {
+    let known = request.conn_data::<OfConnection>().cloned();
+    known.unwrap_or_else(|| Err(Refusal::unavailable("the connection has no session")))
 }
 
 fn body_format(request: &HttpRequest) -> Result<WireFormat, Refusal> {

@@ -5,3 +5,5 @@ pub mod door;
 pub mod grpc;
 pub mod http;
 pub mod receiver;
+pub mod session;
+pub mod wire;

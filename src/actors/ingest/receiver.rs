@@ -11,10 +11,12 @@ use actix::fut::wrap_future;
 
 use super::accept::{AcceptRules, Prepared, prepare};
 use crate::backends::event_log::{Appended, LogError};
+use crate::clock;
 use crate::config::live::LiveConfig;
 use crate::domain::failure::{Classified, FailureClass};
 use crate::domain::refusal::{Accepted, Refusal};
 use crate::domain::sift::Sifted;
+use crate::domain::usage::{Day, Meter};
 use crate::messages::ingest::ReceiveExport;
 use crate::messages::stream::AppendRecord;
 use crate::supervisors::kernel::chaos;
@@ -28,13 +30,22 @@ pub struct Receiver {
     config: LiveConfig,
     partitions: u32,
     producer: Port<AppendRecord>,
-    metrics: Metrics,
+    books: Books,
+}
+
+/// What a receiver writes down of its work. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Books {
+    /// Requests and records by outcome.
+    pub metrics: Metrics,
+    /// What tenants used.
+    pub meter: Meter,
 }
 
 impl Receiver {
     /// A receiver that appends through `producer` to topics of so many partitions; `[ingest]` holds for each request.
-    pub fn new(config: LiveConfig, partitions: u32, producer: Port<AppendRecord>, metrics: Metrics) -> Self {
-        Self { config, partitions, producer, metrics }
+    pub fn new(config: LiveConfig, partitions: u32, producer: Port<AppendRecord>, books: Books) -> Self {
+        Self { config, partitions, producer, books }
     }
 }
 
@@ -51,9 +62,9 @@ impl Consume<ReceiveExport> for Receiver {
         match prepare(&lease, &AcceptRules::new(&config.ingest, self.partitions)) {
             Ok(prepared) => {
                 lease.passed();
-                let deadline = config.ingest.ack_timeout;
-                let append = Append { producer: self.producer.clone(), deadline };
-                let metrics = self.metrics.clone();
+                let (deadline, meter) = (config.ingest.ack_timeout, self.books.meter.clone());
+                let append = Append { producer: self.producer.clone(), deadline, meter };
+                let metrics = self.books.metrics.clone();
                 ctx.spawn(wrap_future(async move {
                     let outcome = append.run(&lease, prepared).await;
                     chaos::point("receiver.after");
@@ -64,7 +75,7 @@ impl Consume<ReceiveExport> for Receiver {
             }
             Err(refusal) => {
                 let outcome = Err(refusal);
-                self.metrics.received(&lease, &outcome);
+                self.books.metrics.received(&lease, &outcome);
                 lease.reply.send(outcome);
                 lease.ack();
             }
@@ -75,6 +86,7 @@ impl Consume<ReceiveExport> for Receiver {
 struct Append {
     producer: Port<AppendRecord>,
     deadline: Duration,
+    meter: Meter,
 }
 
 impl Append {
@@ -88,11 +100,23 @@ impl Append {
             reply,
         };
         match self.producer.ask(make, self.deadline).await {
-            Ok(Ok(Appended { .. })) => Ok(accepted(prepared.sifted)),
+            Ok(Ok(Appended { duplicate, .. })) => {
+                if !duplicate {
+                    self.count(request, prepared.sifted.kept);
+                }
+                Ok(accepted(prepared.sifted))
+            }
             Ok(Err(error)) => Err(log_refusal(&error)),
             Err(PortError::Full) => Err(Refusal::unavailable("the event log cannot keep up")),
             Err(error) => Err(Refusal::unavailable(format!("the batch is not known to be durable: {error}"))),
         }
+    }
+
+    /// Counts what is on disk for the tenant; a resend was counted with its first copy.
+    fn count(&self, request: &ReceiveExport, records: u64) {
+        let today = Day::of_nanos(clock::unix_nanos());
+        let tenant = &request.grant.scope.tenant;
+        self.meter.count(tenant, today, request.signal, records, request.body.len() as u64);
     }
 }
 

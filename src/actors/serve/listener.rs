@@ -16,14 +16,17 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 
 use super::http::admin::{self, AdminDeps};
-use super::http::{ApiDeps, Denied, PartState, QueryPort, Readiness, ScopeResolver, configure};
+use super::http::{ApiDeps, Denied, PartState, QueryPort, Readiness, ScopeResolver, TenantPort, configure};
+use super::turnstile::Turnstile;
 use crate::clock;
 use crate::config::live::LiveConfig;
-use crate::domain::auth::{KeyTable, key_from_headers};
+use crate::domain::auth::{KeyLog, KeyTable, key_from_headers};
 use crate::domain::failure::FailureClass;
+use crate::domain::gate::GateAnswer;
 use crate::domain::query::{QueryAnswer, QueryError, QueryRequest};
 use crate::domain::scope::Scope;
 use crate::messages::serve::RunQuery;
+use crate::messages::tenant::TenantGate;
 use crate::supervisors::kernel::port::{Port, PortError};
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Seat, Seated, Worker};
@@ -34,6 +37,12 @@ use crate::supervisors::kernel::snapshot::ChildState;
 pub struct Gateway {
     /// The query handlers.
     pub queries: Port<RunQuery>,
+    /// What tenants may do.
+    pub gate: Arc<dyn TenantGate>,
+    /// Bounds the queries of one tenant.
+    pub turnstile: Turnstile,
+    /// When keys were last used.
+    pub key_log: KeyLog,
     /// All API keys.
     pub keys: Arc<ArcSwap<KeyTable>>,
     /// The admin side.
@@ -116,8 +125,14 @@ impl Drop for ApiListener {
 impl Gateway {
     fn api(&self) -> ApiDeps {
         ApiDeps {
-            queries: Arc::new(Questions(self.queries.clone())),
-            scopes: Arc::new(Keys(self.keys.clone())),
+            queries: Arc::new(Questions {
+                port: self.queries.clone(),
+                gate: self.gate.clone(),
+                turnstile: self.turnstile.clone(),
+                config: self.config.clone(),
+            }),
+            scopes: Arc::new(Keys(self.keys.clone(), self.key_log.clone())),
+            tenants: Arc::new(Tenants(self.gate.clone())),
             readiness: Arc::new(Up(self.admin.view.clone())),
             config: self.config.clone(),
         }
@@ -130,7 +145,21 @@ impl std::fmt::Debug for Gateway {
     }
 }
 
-struct Questions(Port<RunQuery>);
+struct Tenants(Arc<dyn TenantGate>);
+
+impl TenantPort for Tenants {
+    fn gate(&self, scope: Scope) -> BoxFuture<'static, GateAnswer> {
+        let gate = self.0.clone();
+        Box::pin(async move { gate.answer(&scope.tenant).await })
+    }
+}
+
+struct Questions {
+    port: Port<RunQuery>,
+    gate: Arc<dyn TenantGate>,
+    turnstile: Turnstile,
+    config: LiveConfig,
+}
 
 impl QueryPort for Questions {
     fn ask(
@@ -139,8 +168,18 @@ impl QueryPort for Questions {
         request: QueryRequest,
         deadline: Duration,
     ) -> BoxFuture<'static, Result<QueryAnswer, QueryError>> {
-        let port = self.0.clone();
+        let (port, gate) = (self.port.clone(), self.gate.clone());
+        let (turnstile, per_tenant) = (self.turnstile.clone(), self.config.now().serve.queries_per_tenant);
         Box::pin(async move {
+            let ends = clock::now() + deadline;
+            let limits = gate.limits(&scope.tenant).await;
+            let bound = match limits.queries_in_flight {
+                0 => per_tenant,
+                bound => bound,
+            };
+            // Held until the answer is there or the client has gone.
+            let _pass = turnstile.enter(&scope.tenant, bound as usize, deadline).await?;
+            let deadline = ends.saturating_duration_since(clock::now());
             let make = |reply| RunQuery { scope, request, deadline, reply };
             match port.ask(make, deadline).await {
                 Ok(answer) => answer,
@@ -155,7 +194,7 @@ impl QueryPort for Questions {
     }
 }
 
-struct Keys(Arc<ArcSwap<KeyTable>>);
+struct Keys(Arc<ArcSwap<KeyTable>>, KeyLog);
 
 impl ScopeResolver for Keys {
     fn resolve(&self, headers: &HeaderMap, peer: Option<SocketAddr>) -> Result<Scope, Denied> {
@@ -163,13 +202,22 @@ impl ScopeResolver for Keys {
         let key = key_from_headers(text("authorization"), text("x-api-key"));
         let now_s = clock::unix_nanos() / 1_000_000_000;
         let grant = self.0.load().admit(key, peer.map(|peer| peer.ip()), now_s);
-        grant.map(|grant| grant.scope).map_err(|denied| Denied { reason: denied.to_string() })
+        let grant = grant.map_err(|denied| Denied { reason: denied.to_string() })?;
+        if let Some(name) = &grant.key {
+            self.1.touch(name, now_s);
+        }
+        Ok(grant.scope)
     }
 }
 
 struct Up(admin::SharedView);
 
 impl Readiness for Up {
+    /// Before the tree runs there is nothing to be blocked.
+    fn is_alive(&self) -> bool {
+        (**self.0.load()).as_ref().is_none_or(|view| view.is_alive())
+    }
+
     fn parts(&self) -> Vec<PartState> {
         let Some(view) = (**self.0.load()).clone() else {
             return vec![PartState { name: "tree".into(), ready: false, detail: "it is starting".into() }];

@@ -4,3 +4,4 @@ pub mod http;
 pub mod listener;
 pub mod query;
 pub mod reloader;
+pub mod turnstile;

@@ -49,6 +49,7 @@ impl Consume<RunQuery> for QueryHandler {
         chaos::point("query.before");
         let (runner, metrics, limits) = (self.runner.clone(), self.metrics.clone(), self.limits());
         ctx.spawn(wrap_future(async move {
+            let _wait = lease.wait();
             let now = clock::unix_nanos();
             let run = execute(&*runner, &lease.scope, lease.request.clone(), now, lease.deadline, limits);
             let outcome = tokio::select! {

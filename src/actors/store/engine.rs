@@ -15,8 +15,10 @@ use crate::backends::telemetry::engine::child::{EngineChild, EngineSpec};
 use crate::backends::telemetry::migrate;
 use crate::clock;
 use crate::config::live::LiveConfig;
+use crate::domain::failure::FailureClass;
 use crate::supervisors::kernel::backoff::Backoff;
-use crate::supervisors::kernel::policy::BackoffPolicy;
+use crate::supervisors::kernel::breaker::{Attempt, Gate};
+use crate::supervisors::kernel::policy::{BackoffPolicy, BreakerPolicy};
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Seated, Worker};
 
@@ -37,6 +39,7 @@ pub struct StoreKeeper {
     settings: TelemetrySettings,
     engine: Option<EngineSpec>,
     config: LiveConfig,
+    breaker: BreakerPolicy,
 }
 
 impl StoreKeeper {
@@ -47,8 +50,9 @@ impl StoreKeeper {
         settings: TelemetrySettings,
         engine: Option<EngineSpec>,
         config: LiveConfig,
+        breaker: BreakerPolicy,
     ) -> Self {
-        Self { client, settings, engine, config }
+        Self { client, settings, engine, config, breaker }
     }
 }
 
@@ -62,6 +66,7 @@ impl Worker for StoreKeeper {
             settings: self.settings.clone(),
             engine: self.engine.clone(),
             config: self.config.clone(),
+            gate: Gate::new(self.breaker, probe),
             probe: probe.clone(),
         };
         ctx.spawn(wrap_future(keep.run()).map(|(), _, ctx: &mut Seated<Self>| ctx.stop()));
@@ -76,6 +81,7 @@ struct Keep {
     settings: TelemetrySettings,
     engine: Option<EngineSpec>,
     config: LiveConfig,
+    gate: Gate,
     probe: Probe,
 }
 
@@ -83,10 +89,17 @@ impl Keep {
     async fn run(self) {
         let mut backoff = Backoff::default();
         while !self.probe.drain_requested() {
-            let born = clock::now();
-            let why = self.one_life().await;
+            let entered = tokio::select! {
+                _ = self.probe.drained() => return,
+                attempt = self.gate.enter() => attempt,
+            };
+            let (born, mut attempt) = (clock::now(), Some(entered));
+            let why = self.one_life(&mut attempt).await;
             let Some(why) = why else { return };
-            self.probe.degraded(why);
+            match attempt {
+                Some(attempt) => attempt.failed(FailureClass::Dependency, why),
+                None => self.probe.degraded(why),
+            }
             let wait = backoff.next(&RETRY, clock::now() - born, rand::random());
             tokio::select! {
                 _ = self.probe.drained() => return,
@@ -107,8 +120,9 @@ impl Keep {
         Ok(())
     }
 
-    /// From starting the engine to its end. `None` after a drain request, else why it ended.
-    async fn one_life(&self) -> Option<String> {
+    /// From starting the engine to its end. `None` after a drain request, else why it ended. The attempt is used up once
+    /// the store is open.
+    async fn one_life(&self, attempt: &mut Option<Attempt>) -> Option<String> {
         let child = match &self.engine {
             Some(spec) => match EngineChild::spawn(spec.clone()).await {
                 Ok(child) => Some(child),
@@ -125,7 +139,7 @@ impl Keep {
         if let Err(why) = self.open(&settings).await {
             return Some(why);
         }
-        self.probe.recovered();
+        attempt.take().into_iter().for_each(Attempt::answered);
         let why = loop {
             tokio::select! {
                 _ = self.probe.drained() => break None,

@@ -15,9 +15,10 @@ use crate::config::live::LiveConfig;
 use crate::domain::failure::{Classified, FailureClass};
 use crate::messages::store::StoreRows;
 use crate::supervisors::kernel::backoff::Backoff;
+use crate::supervisors::kernel::breaker::{Attempt, Gate};
 use crate::supervisors::kernel::chaos;
 use crate::supervisors::kernel::lane::Lease;
-use crate::supervisors::kernel::policy::BackoffPolicy;
+use crate::supervisors::kernel::policy::{BackoffPolicy, BreakerPolicy};
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Consume, Seated, Worker};
 
@@ -34,13 +35,20 @@ const RETRY: BackoffPolicy = BackoffPolicy {
 pub struct TelemetryWriter {
     client: Arc<TelemetryClient>,
     config: LiveConfig,
+    gate: Gate,
     probe: Probe,
 }
 
 impl TelemetryWriter {
-    /// A writer over `client`; one insert may take `telemetry.insert_timeout`.
-    pub fn new(client: Arc<TelemetryClient>, config: LiveConfig, probe: &Probe) -> Self {
-        Self { client, config, probe: probe.clone() }
+    /// A writer over `client`; one insert may take `telemetry.insert_timeout`. A store that is down by the rules of
+    /// `breaker` is probed by one insert at a time.
+    pub fn new(
+        client: Arc<TelemetryClient>,
+        config: LiveConfig,
+        breaker: BreakerPolicy,
+        probe: &Probe,
+    ) -> Self {
+        Self { client, config, gate: Gate::new(breaker, probe), probe: probe.clone() }
     }
 }
 
@@ -52,6 +60,7 @@ impl Consume<StoreRows> for TelemetryWriter {
         let insert = Insert {
             client: self.client.clone(),
             config: self.config.clone(),
+            gate: self.gate.clone(),
             probe: self.probe.clone(),
             lease,
         };
@@ -62,6 +71,7 @@ impl Consume<StoreRows> for TelemetryWriter {
 struct Insert {
     client: Arc<TelemetryClient>,
     config: LiveConfig,
+    gate: Gate,
     probe: Probe,
     lease: Lease<StoreRows>,
 }
@@ -71,46 +81,66 @@ impl Insert {
     /// rows stay in the log.
     async fn run(self) {
         let mut backoff = Backoff::default();
+        let mut last = None;
         loop {
-            let Some(error) = self.once().await else {
+            let waits = self.lease.wait();
+            let attempt = tokio::select! {
+                biased;
+                attempt = self.gate.enter() => attempt,
+                () = self.unwanted() => return self.let_go(last),
+            };
+            if !self.lease.is_current() {
+                // A successor has these rows by now; what a zombie writes would come on top of what it does.
+                return self.lease.fenced();
+            }
+            let tried = self.once(attempt).await;
+            drop(waits);
+            let Some(error) = tried else {
                 self.lease.ack();
                 return;
             };
-            self.probe.degraded(error.to_string());
+            last = Some(error);
             let wait = backoff.next(&RETRY, Duration::ZERO, rand::random());
             tokio::select! {
                 biased;
-                _ = self.probe.drained() => {
-                    self.lease.reply.send(Err(error));
-                    self.lease.ack();
-                    return;
-                }
-                // Whoever asked is gone; the rows are in the log and come again under the same token.
-                () = self.lease.reply.abandoned() => {
-                    self.lease.ack();
-                    return;
-                }
+                () = self.unwanted() => return self.let_go(last),
                 () = tokio::time::sleep(wait) => {}
             }
         }
     }
 
+    /// Resolves when nobody is served by further tries: the process drains, or whoever asked is gone; the rows are in the
+    /// log and come again under the same token.
+    async fn unwanted(&self) {
+        tokio::select! {
+            _ = self.probe.drained() => {}
+            () = self.lease.reply.abandoned() => {}
+        }
+    }
+
+    fn let_go(self, last: Option<TelemetryError>) {
+        let away = || TelemetryError::Unreachable(String::from("it counts as down since earlier tries"));
+        self.lease.reply.send(Err(last.unwrap_or_else(away)));
+        self.lease.ack();
+    }
+
     /// One try. `None` when the sender has its answer, the error when it is worth another try.
-    async fn once(&self) -> Option<TelemetryError> {
+    async fn once(&self, attempt: Attempt) -> Option<TelemetryError> {
         let rows = &*self.lease;
         let batch = std::slice::from_ref(&rows.batch);
         let deadline = self.config.now().telemetry.insert_timeout;
         let result = self.client.insert(rows.table, batch, &rows.token, deadline).await;
         chaos::point("writer.after");
-        match result {
-            Err(error) if waits(&error) => return Some(error),
-            other => {
-                if other.is_ok() {
-                    self.probe.recovered();
-                }
-                rows.reply.send(other.map(drop));
+        match &result {
+            Err(error) if waits(error) => {
+                attempt.failed(error.class(), error.to_string());
+                return result.err();
             }
+            Ok(_) | Err(TelemetryError::Exception { .. }) => attempt.answered(),
+            // It never came to the store.
+            Err(_) => drop(attempt),
         }
+        rows.reply.send(result.map(drop));
         None
     }
 }

@@ -4,6 +4,7 @@
 //! read, cut, commit the intent, have the block stored, commit its end. What may fail: the log or the workers being
 //! away, which it waits out; a later consumer taking over, which ends it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +25,13 @@ use crate::wire::envelope::record_count;
 
 /// Most records read from the log at once.
 const READ_RECORDS: usize = 1024;
-/// How long one delivery of a block to the workers may take before it is sent again (under the same id).
-const SETTLE_DEADLINE: Duration = Duration::from_secs(120);
+/// How long one delivery of a block to the workers may take before it is sent again (under the same id). Longer than
+/// the workers wait for the store, shorter than `liveness.wait_after`.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(100);
+/// A block that is not settled after this shows as `Degraded`.
+const SLOW: Duration = Duration::from_secs(5);
+/// How often the lag is measured while a block is being settled.
+const LAG_EVERY: Duration = Duration::from_secs(1);
 /// How long a drain request leaves a block that is being settled.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// Wait after the log or the workers were not there.
@@ -131,12 +137,15 @@ impl Turn {
 
     /// One block, from reading it to committing its end.
     async fn turn(&self, claim: Claim, position: Committed) -> Result<Committed, Stop> {
+        self.show_lag(position.offset);
         let records = match planned_end(&position.metadata, position.offset) {
             Some(end) => self.read_planned(position.offset, end).await?,
             None => self.read_fresh(position.offset).await?,
         };
         let Some((first, last)) = records.first().zip(records.last()) else { return Ok(position) };
         let block = self.block(first.offset, last.offset + 1);
+        // Fetched and not leased, so the kernel cannot know of it by itself.
+        let _in_hand = self.probe.take_in_hand();
         // The intent names the first record really there: retention may have removed some before it.
         self.commit(claim, block.first, intent(block.end)).await?;
         chaos::point("consumer.after_intent");
@@ -245,8 +254,10 @@ impl Turn {
         let bytes = records.iter().map(|record| record.record.size()).sum();
         loop {
             let make = |reply| ProcessBlock { block: block.clone(), records: records.clone(), bytes, reply };
+            let _wait = self.probe.wait();
             let asked = tokio::select! {
                 asked = self.deps.process.ask(make, SETTLE_DEADLINE) => asked,
+                never = self.watch(&block) => match never {},
                 () = self.drained_and_waited() => return Err(Stop::Drained),
             };
             let why = match asked {
@@ -259,6 +270,27 @@ impl Turn {
             if self.pause().await {
                 return Err(Stop::Drained);
             }
+        }
+    }
+
+    /// Shows the lag while a block is being settled, and that it takes long.
+    async fn watch(&self, block: &BlockId) -> Infallible {
+        let begun = clock::now();
+        loop {
+            self.show_lag(block.first);
+            if clock::now() - begun >= SLOW {
+                self.probe.degraded(format!("block {block} is not settled yet"));
+            }
+            tokio::time::sleep(LAG_EVERY).await;
+        }
+    }
+
+    /// How many records are in the partition behind the committed offset.
+    fn show_lag(&self, committed: u64) {
+        let bounds = self.deps.log.bounds(self.deps.topic, self.deps.partition);
+        // A log that cannot say is found out by reading from it.
+        if let Ok((_, end)) = bounds {
+            self.probe.gauge("lag", end.saturating_sub(committed) as f64);
         }
     }
 
@@ -275,6 +307,7 @@ impl Turn {
             return Err(Stop::Fenced);
         }
         let position = Committed { offset, metadata };
+        let _wait = self.probe.wait();
         Ok(deps.log.commit(deps.group, deps.topic, deps.partition, claim, position).await?)
     }
 

@@ -10,29 +10,24 @@ use actix::fut::{ActorFutureExt, wrap_future};
 use crate::backends::event_log::{EventLog, LogError};
 use crate::domain::failure::{Classified, FailureClass};
 use crate::messages::stream::AppendRecord;
+use crate::supervisors::kernel::breaker::{Attempt, Gate};
 use crate::supervisors::kernel::chaos;
 use crate::supervisors::kernel::lane::Lease;
+use crate::supervisors::kernel::policy::BreakerPolicy;
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Consume, Seat, Seated, Worker};
 
 /// Adapter actor of the event log's writing side.
 pub struct Producer {
     log: Arc<dyn EventLog>,
-    probe: Probe,
+    gate: Gate,
 }
 
 impl Producer {
-    /// A producer on `log`.
-    pub fn new(log: Arc<dyn EventLog>, probe: &Probe) -> Self {
-        Self { log, probe: probe.clone() }
-    }
-
-    fn note(&self, result: Result<(), &LogError>) {
-        match result {
-            Ok(()) => self.probe.recovered(),
-            Err(error) if error.class() == FailureClass::Dependency => self.probe.degraded(error.to_string()),
-            Err(_) => {}
-        }
+    /// A producer on `log`. While the log is down by the rules of `breaker`, one append at a time finds out whether it is
+    /// back; the others are refused at once, to be sent again.
+    pub fn new(log: Arc<dyn EventLog>, breaker: BreakerPolicy, probe: &Probe) -> Self {
+        Self { log, gate: Gate::new(breaker, probe) }
     }
 }
 
@@ -41,13 +36,35 @@ impl Worker for Producer {}
 impl Consume<AppendRecord> for Producer {
     fn consume(&mut self, lease: Lease<AppendRecord>, ctx: &mut Seated<Self>) {
         chaos::point("producer.before");
+        let Some(attempt) = self.gate.try_enter() else {
+            lease.reply.send(Err(down()));
+            lease.ack();
+            return;
+        };
         let append = self.log.append(lease.topic, lease.partition, lease.record.clone(), lease.dedup);
         lease.passed();
-        ctx.spawn(wrap_future::<_, Seat<Self>>(append).map(move |result, seat, _ctx| {
+        let wait = lease.wait();
+        ctx.spawn(wrap_future::<_, Seat<Self>>(append).map(move |result, _seat, _ctx| {
+            drop(wait);
             chaos::point("producer.after");
-            seat.worker.note(result.as_ref().map(drop));
+            report(attempt, result.as_ref().map(drop));
             lease.reply.send(result);
             lease.ack();
         }));
     }
+}
+
+fn report(attempt: Attempt, result: Result<(), &LogError>) {
+    match result {
+        Ok(()) => attempt.answered(),
+        Err(error) if error.class() == FailureClass::Dependency => {
+            attempt.failed(FailureClass::Dependency, error.to_string());
+        }
+        // Refused before it came to the disk: says nothing about it.
+        Err(_) => drop(attempt),
+    }
+}
+
+fn down() -> LogError {
+    LogError::from(std::io::Error::other("the event log counts as down since earlier appends failed"))
 }

@@ -96,6 +96,7 @@ impl<W: Worker> ChildRef<W> {
         M: Message + Send + 'static,
         M::Result: Send,
     {
+        let _wait = Probe::current().map(|asks| asks.wait());
         let ends = clock::now() + deadline;
         let asks = self.inner.asks.load_full();
         let turn = tokio::time::timeout_at(ends, asks.1.acquire()).await;

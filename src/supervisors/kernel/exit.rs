@@ -24,6 +24,8 @@ pub enum ExitReason {
     Stalled,
     /// Its task was aborted.
     Killed,
+    /// The thread it ran on was blocked by somebody else and had to be given up.
+    Displaced,
     /// Its factory panicked, or it could not be launched.
     StartFailed(String),
     /// It did not report ready in time.
@@ -37,6 +39,8 @@ impl ExitReason {
             Self::Done | Self::Shutdown => None,
             Self::Failed(class, _) => Some(*class),
             Self::Panicked { .. } | Self::Stalled | Self::Killed => Some(FailureClass::Bug),
+            // What it depended on went away; the loss of the thread is counted where threads are.
+            Self::Displaced => Some(FailureClass::Dependency),
             Self::StartFailed(_) | Self::StartTimeout => Some(FailureClass::Bug),
         }
     }
@@ -50,6 +54,7 @@ impl ExitReason {
             Self::Panicked { .. } => "panicked",
             Self::Stalled => "stalled",
             Self::Killed => "killed",
+            Self::Displaced => "displaced",
             Self::StartFailed(_) => "start_failed",
             Self::StartTimeout => "start_timeout",
         }

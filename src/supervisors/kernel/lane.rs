@@ -23,7 +23,7 @@ use super::generation::Generation;
 use super::journal::EventKind;
 use super::policy::LanePolicy;
 use super::port::Port;
-use super::probe::{InHand, Probe};
+use super::probe::{InHand, Probe, Waiting};
 use crate::clock;
 
 /// Byte bounds are kept in units of this size, so that large bounds fit the semaphore's counter.
@@ -182,8 +182,9 @@ pub trait LaneView: Send + Sync {
     /// Lets nothing more in; what is queued is still handed out.
     fn close(&self);
     /// Takes every lease of an incarnation that is no longer the current one of its child back into the queue; its later
-    /// acknowledgements count for nothing. Returns how many.
-    fn revoke(&self) -> usize;
+    /// acknowledgements count for nothing. With `blame` each message that had not [passed](Lease::passed) has one attempt
+    /// more on its count. Returns how many.
+    fn revoke(&self, blame: bool) -> usize;
     /// Moves the bounds and rules, while messages are in it: what is over a smaller bound drains down, nothing is dropped.
     fn resize(&self, policy: LanePolicy);
     /// Has every inbox look again whether it may hand out.
@@ -297,13 +298,13 @@ impl<M: Cargo> LaneView for Lane<M> {
         self.shared.wake_all();
     }
 
-    fn revoke(&self) -> usize {
+    fn revoke(&self, blame: bool) -> usize {
         let stale: Vec<u64> = {
             let state = self.shared.state.lock();
             let stale = |leased: &Leased<M>| !leased.holder.generation().is_current();
             state.leased.iter().filter(|(_, leased)| stale(leased)).map(|(id, _)| *id).collect()
         };
-        stale.into_iter().filter(|id| self.shared.give_back(*id)).count()
+        stale.into_iter().filter(|id| self.shared.give_back(*id, blame)).count()
     }
 
     fn resize(&self, policy: LanePolicy) {
@@ -396,7 +397,7 @@ impl<M: Cargo> Shared<M> {
     fn settle(&self, id: u64, by: &Generation) -> bool {
         if !by.is_current() {
             self.count_fenced();
-            self.give_back(id);
+            self.give_back(id, true);
             return false;
         }
         let taken = self.state.lock().leased.remove(&id);
@@ -410,12 +411,12 @@ impl<M: Cargo> Shared<M> {
     }
 
     /// Ends a lease without success: back to its place in the queue, or onto the poison path. False if it had ended.
-    fn give_back(&self, id: u64) -> bool {
+    fn give_back(&self, id: u64, blame: bool) -> bool {
         let max_attempts = self.policy().max_attempts.max(1);
         let poisoned = {
             let mut state = self.state.lock();
             let Some(Leased { mut parcel, holder, passed }) = state.leased.remove(&id) else { return false };
-            if !passed {
+            if blame && !passed {
                 parcel.attempts += 1;
             }
             let spent = parcel.attempts >= max_attempts;
@@ -577,6 +578,11 @@ impl<M: Cargo> Lease<M> {
         self.probe.generation()
     }
 
+    /// Declares that the work on this message waits for something outside, see [`Probe::wait`].
+    pub fn wait(&self) -> Waiting {
+        self.probe.wait()
+    }
+
     /// True as long as no later incarnation has taken over. Ask before writing anything outside, and again before
     /// acknowledging it: a zombie must not write.
     pub fn is_current(&self) -> bool {
@@ -587,7 +593,7 @@ impl<M: Cargo> Lease<M> {
     pub fn fenced(mut self) {
         self.open = false;
         self.shared.count_fenced();
-        self.shared.give_back(self.id);
+        self.shared.give_back(self.id, true);
         self.let_go();
     }
 
@@ -623,7 +629,7 @@ impl<M: Cargo> Drop for Lease<M> {
             if self.probe.is_over() || std::thread::panicking() {
                 self.probe.fell_with(|| Lane { shared: self.shared.clone() }.held_by(&self.probe));
             }
-            self.shared.give_back(self.id);
+            self.shared.give_back(self.id, true);
             self.let_go();
         }
     }

@@ -83,6 +83,41 @@ pub struct BackoffPolicy {
 pub struct StartPolicy {
     /// The next sibling waits at most this long for `ready`; then the start has failed.
     pub timeout: Duration,
+    /// When the child counts as up.
+    pub ready: Ready,
+    /// How many members of a group, or replicas, may be on their way up at a time.
+    pub at_once: usize,
+}
+
+/// When a child counts as up, so that the next sibling may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Ready {
+    /// When it has reported so.
+    #[default]
+    Reported,
+    /// As soon as it was launched.
+    Started,
+}
+
+/// Which thread of its pool a child runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// The one with the fewest children; equals take turns.
+    #[default]
+    Spread,
+    /// The one that its name falls on: the same name on the same thread.
+    ByKey,
+}
+
+/// When a child that holds work counts as stalled, see [`Liveness`](super::liveness::Liveness).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LivenessPolicy {
+    /// No progress for this long. Zero switches the detection off.
+    pub stall_after: Duration,
+    /// The same inside a declared wait.
+    pub wait_after: Duration,
 }
 
 /// How a child is stopped.
@@ -148,12 +183,16 @@ pub struct Policy {
     pub start: StartPolicy,
     /// Stop rules.
     pub stop: StopPolicy,
+    /// Stall detection.
+    pub liveness: LivenessPolicy,
     /// Capacity of the control mailbox.
     pub control_capacity: usize,
     /// Bounds of the data lane.
     pub lane: LanePolicy,
     /// Name of the arbiter pool the child runs on.
     pub pool: String,
+    /// Which thread of the pool.
+    pub place: Place,
     /// How many incarnations of this worker run side by side.
     pub replicas: usize,
     /// Most children of a dynamic group.
@@ -180,8 +219,12 @@ impl Default for Policy {
                 jitter: 0.25,
                 reset_after: Duration::from_secs(60),
             },
-            start: StartPolicy { timeout: Duration::from_secs(10) },
+            start: StartPolicy { timeout: Duration::from_secs(10), ready: Ready::Reported, at_once: 16 },
             stop: StopPolicy { drain: Duration::from_secs(10), kill: Duration::from_secs(2) },
+            liveness: LivenessPolicy {
+                stall_after: Duration::from_secs(15),
+                wait_after: Duration::from_secs(120),
+            },
             control_capacity: 64,
             lane: LanePolicy {
                 capacity: 256,
@@ -191,6 +234,7 @@ impl Default for Policy {
                 credits: 1,
             },
             pool: String::from("default"),
+            place: Place::Spread,
             replicas: 1,
             max_children: 512,
             quarantine: QuarantinePolicy { cool_down: Duration::from_secs(300), probes: 1 },
@@ -221,6 +265,7 @@ pub fn changes(old: &Policy, new: &Policy) -> Vec<(&'static str, Effect)> {
         differ("intensity_per", Live, old.intensity_per != new.intensity_per),
         differ("on_limit", Live, old.on_limit != new.on_limit),
         differ("pool", RestartsChild, old.pool != new.pool),
+        differ("place", RestartsChild, old.place != new.place),
         // Members come and go by themselves, the others work on.
         differ("replicas", Live, old.replicas != new.replicas),
         differ("max_children", Live, old.max_children != new.max_children),
@@ -230,6 +275,10 @@ pub fn changes(old: &Policy, new: &Policy) -> Vec<(&'static str, Effect)> {
         differ("backoff.jitter", Live, old.backoff.jitter.to_bits() != new.backoff.jitter.to_bits()),
         differ("backoff.reset_after", Live, old.backoff.reset_after != new.backoff.reset_after),
         differ("start.timeout", Live, old.start.timeout != new.start.timeout),
+        differ("start.ready", Live, old.start.ready != new.start.ready),
+        differ("start.at_once", Live, old.start.at_once != new.start.at_once),
+        differ("liveness.stall_after", Live, old.liveness.stall_after != new.liveness.stall_after),
+        differ("liveness.wait_after", Live, old.liveness.wait_after != new.liveness.wait_after),
         differ("stop.drain", Live, old.stop.drain != new.stop.drain),
         differ("stop.kill", Live, old.stop.kill != new.stop.kill),
         differ("control.capacity", RestartsChild, old.control_capacity != new.control_capacity),
@@ -282,7 +331,9 @@ mod tests {
                 jitter: 0.9,
                 reset_after: second,
             },
-            start: StartPolicy { timeout: second },
+            start: StartPolicy { timeout: second, ready: Ready::Started, at_once: 77 },
+            liveness: LivenessPolicy { stall_after: second, wait_after: second },
+            place: Place::ByKey,
             stop: StopPolicy { drain: second, kill: second },
             control_capacity: 77,
             lane: LanePolicy {
@@ -298,6 +349,6 @@ mod tests {
             quarantine: QuarantinePolicy { cool_down: second, probes: 77 },
             breaker: BreakerPolicy { open_after: 77, probe_every: Duration::from_secs(77) },
         };
-        assert_eq!(changes(&old, &new).len(), 27);
+        assert_eq!(changes(&old, &new).len(), 32);
     }
 }

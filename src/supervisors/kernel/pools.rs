@@ -1,12 +1,20 @@
 //! Named arbiter pools: which thread an actor runs on, which threads are given up, and how they all end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_rt::{Arbiter, ArbiterHandle};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use super::policy::Place;
+use super::probe::{Probe, WeakProbe};
+use super::watchdog::{Beat, ThreadSight, WatchdogPolicy};
+use super::window::Window;
+use crate::clock;
 
 /// Name of the pool that runs its actors on the thread that launches them (tests under paused time, tiny actors).
 pub const INLINE: &str = "inline";
@@ -22,15 +30,19 @@ pub struct Pools {
 
 struct Inner {
     sizes: PoolSizes,
+    watchdog: Option<WatchdogPolicy>,
     state: Mutex<State>,
     condemned: watch::Sender<BTreeSet<ArbiterId>>,
+    born: Instant,
 }
 
-#[derive(Default)]
 struct State {
     pools: BTreeMap<String, Pool>,
     given_up: Vec<Arbiter>,
     made: ArbiterId,
+    /// When arbiters were given up, against the watchdog's limit.
+    losses: Window,
+    too_many: bool,
 }
 
 /// Number of an arbiter thread, unique in the process's pools.
@@ -38,8 +50,29 @@ pub type ArbiterId = u64;
 
 struct Pool {
     size: usize,
-    arbiters: Vec<(ArbiterId, Arbiter)>,
+    /// By place, so that a key keeps its place while the threads there come and go.
+    threads: Vec<Option<Thread>>,
     turn: usize,
+}
+
+struct Thread {
+    id: ArbiterId,
+    arbiter: Arbiter,
+    beat: Arc<Beat>,
+    residents: Vec<WeakProbe>,
+}
+
+/// An arbiter thread as it is printed.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct ArbiterSnapshot {
+    /// Its pool.
+    pub pool: String,
+    /// Its number.
+    pub arbiter: ArbiterId,
+    /// Seconds that its last beat came late, or that the next one is late by now.
+    pub lag_s: f64,
+    /// Incarnations that run on it.
+    pub residents: usize,
 }
 
 /// Where an actor is to be started.
@@ -62,14 +95,38 @@ impl Placement {
 }
 
 impl Pools {
-    /// Pools of the given sizes; 0 means one thread a core.
+    /// Pools of the given sizes, unwatched; 0 means one thread a core.
     pub fn new(sizes: PoolSizes) -> Self {
-        let condemned = watch::Sender::new(BTreeSet::new());
-        Self { inner: Arc::new(Inner { sizes, state: Mutex::new(State::default()), condemned }) }
+        Self::build(sizes, None)
     }
 
-    /// The next arbiter of a pool, in turn. Must be called on a thread with an actix `System`.
-    pub fn place(&self, pool: &str) -> Placement {
+    /// Pools of the given sizes, whose threads are watched once a tree runs on them.
+    pub fn watched(sizes: PoolSizes, watchdog: WatchdogPolicy) -> Self {
+        Self::build(sizes, Some(watchdog))
+    }
+
+    fn build(sizes: PoolSizes, watchdog: Option<WatchdogPolicy>) -> Self {
+        let (most, per) = watchdog.map_or((u32::MAX, Duration::ZERO), |w| (w.max_condemned.max(1), w.per));
+        let state = State {
+            pools: BTreeMap::new(),
+            given_up: Vec::new(),
+            made: 0,
+            // The window tolerates one less than the number that is too many.
+            losses: Window::new(most - 1, per),
+            too_many: false,
+        };
+        let condemned = watch::Sender::new(BTreeSet::new());
+        let inner = Inner { sizes, watchdog, state: Mutex::new(state), condemned, born: clock::now() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// How the threads are watched, if they are.
+    pub(super) fn watchdog(&self) -> Option<WatchdogPolicy> {
+        self.inner.watchdog
+    }
+
+    /// A thread of the pool for a child of this name, by `rule`. Must be called on a thread with an actix `System`.
+    pub fn place(&self, pool: &str, rule: Place, name: &str) -> Placement {
         if pool == INLINE {
             return Placement::Inline;
         }
@@ -77,16 +134,72 @@ impl Pools {
         let State { pools, made, .. } = &mut *state;
         let pool = pools.entry(pool.to_owned()).or_insert_with(|| Pool {
             size: self.size_of(pool),
-            arbiters: Vec::new(),
+            threads: Vec::new(),
             turn: 0,
         });
-        while pool.arbiters.len() < pool.size {
-            *made += 1;
-            pool.arbiters.push((*made, Arbiter::new()));
+        pool.threads.resize_with(pool.size, || None);
+        for place in &mut pool.threads {
+            let thread = place.get_or_insert_with(|| {
+                *made += 1;
+                Thread::start(*made, self.inner.watchdog)
+            });
+            thread.residents.retain(|resident| resident.upgrade().is_some_and(|probe| !probe.is_over()));
         }
-        pool.turn += 1;
-        let (id, arbiter) = &pool.arbiters[pool.turn % pool.arbiters.len()];
-        Placement::Arbiter(*id, arbiter.handle())
+        let at = pool.pick(rule, name);
+        match &pool.threads[at] {
+            Some(thread) => Placement::Arbiter(thread.id, thread.arbiter.handle()),
+            None => Placement::Inline,
+        }
+    }
+
+    /// Notes that an incarnation runs on this arbiter, for placing and for the watchdog.
+    pub(super) fn settle(&self, arbiter: ArbiterId, probe: &Probe) {
+        let mut state = self.inner.state.lock();
+        let thread = state.threads_mut().find(|thread| thread.id == arbiter);
+        thread.into_iter().for_each(|thread| thread.residents.push(probe.downgrade()));
+    }
+
+    /// What the watchdog looks at: each thread's beats, and whether somebody there holds work.
+    pub(super) fn sights(&self) -> Vec<ThreadSight> {
+        let state = self.inner.state.lock();
+        let sight = |thread: &Thread| ThreadSight {
+            arbiter: Some(thread.id),
+            beats: thread.beat.count(),
+            has_work: thread.live().any(|probe| probe.has_work() || probe.is_in_poll()),
+        };
+        state.threads().map(|(_, thread)| sight(thread)).collect()
+    }
+
+    /// What the watchdog found: how late each thread is.
+    pub(super) fn note_overdue(&self, overdue: &BTreeMap<Option<ArbiterId>, Duration>) {
+        for (_, thread) in self.inner.state.lock().threads() {
+            let late = overdue.get(&Some(thread.id)).copied().unwrap_or_default();
+            thread.beat.set_overdue(late);
+        }
+    }
+
+    /// The threads as they are now.
+    pub fn arbiters(&self) -> Vec<ArbiterSnapshot> {
+        let state = self.inner.state.lock();
+        let shown = |(pool, thread): (&str, &Thread)| ArbiterSnapshot {
+            pool: pool.to_owned(),
+            arbiter: thread.id,
+            lag_s: thread.beat.lag().as_secs_f64(),
+            residents: thread.live().count(),
+        };
+        state.threads().map(shown).collect()
+    }
+
+    /// How many threads were given up since the process started.
+    pub fn condemned_total(&self) -> u64 {
+        self.inner.condemned.borrow().len() as u64
+    }
+
+    /// Why the threads lost are too many for the process to go on, if they are.
+    pub(super) fn too_many_lost(&self) -> Option<String> {
+        let policy = self.inner.watchdog.filter(|_| self.inner.state.lock().too_many)?;
+        let WatchdogPolicy { max_condemned, per, .. } = policy;
+        Some(format!("{max_condemned} blocked threads had to be given up within {per:?}"))
     }
 
     fn size_of(&self, name: &str) -> usize {
@@ -102,13 +215,14 @@ impl Pools {
     pub fn condemn(&self, arbiter: ArbiterId) {
         {
             let mut state = self.inner.state.lock();
-            let State { pools, given_up, .. } = &mut *state;
-            for pool in pools.values_mut() {
-                let Some(at) = pool.arbiters.iter().position(|(id, _)| *id == arbiter) else { continue };
-                let (_, blocked) = pool.arbiters.swap_remove(at);
-                blocked.stop();
-                given_up.push(blocked);
+            let State { pools, given_up, losses, too_many, .. } = &mut *state;
+            let places = pools.values_mut().flat_map(|pool| &mut pool.threads);
+            for place in places {
+                let Some(blocked) = place.take_if(|thread| thread.id == arbiter) else { continue };
+                blocked.arbiter.stop();
+                given_up.push(blocked.arbiter);
                 tracing::error!(arbiter, "an arbiter thread is blocked, replacing it");
+                *too_many |= losses.spend(clock::now().saturating_duration_since(self.inner.born));
             }
         }
         self.inner.condemned.send_if_modified(|condemned| condemned.insert(arbiter));
@@ -122,8 +236,12 @@ impl Pools {
     /// Stops all arbiters and waits for their threads, together at most for `limit`; the very last act, after the tree
     /// has drained. Returns how many threads did not end: a blocked one cannot be ended, only left to the process's end.
     pub async fn stop(&self, limit: Duration) -> usize {
-        let State { pools, given_up, .. } = std::mem::take(&mut *self.inner.state.lock());
-        let arbiters = pools.into_values().flat_map(|pool| pool.arbiters).map(|(_, arbiter)| arbiter);
+        let (pools, given_up) = {
+            let mut state = self.inner.state.lock();
+            (std::mem::take(&mut state.pools), std::mem::take(&mut state.given_up))
+        };
+        let threads = pools.into_values().flat_map(|pool| pool.threads).flatten();
+        let arbiters = threads.map(|thread| thread.arbiter);
         let ends: Vec<_> = arbiters.chain(given_up).filter_map(end_of).collect();
         let deadline = crate::clock::now() + limit;
         let mut left = 0;
@@ -137,6 +255,49 @@ impl Pools {
             tracing::error!(threads = left, "arbiter threads did not end in time, leaving them behind");
         }
         left
+    }
+}
+
+impl State {
+    fn threads(&self) -> impl Iterator<Item = (&str, &Thread)> {
+        self.pools
+            .iter()
+            .flat_map(|(name, pool)| pool.threads.iter().flatten().map(move |thread| (name.as_str(), thread)))
+    }
+
+    fn threads_mut(&mut self) -> impl Iterator<Item = &mut Thread> {
+        self.pools.values_mut().flat_map(|pool| pool.threads.iter_mut().flatten())
+    }
+}
+
+impl Pool {
+    /// Which thread a child of this name goes to.
+    fn pick(&mut self, rule: Place, name: &str) -> usize {
+        let places = self.threads.len().max(1);
+        if rule == Place::ByKey {
+            let mut hasher = DefaultHasher::new();
+            name.hash(&mut hasher);
+            return (hasher.finish() % places as u64) as usize;
+        }
+        // Equals take turns.
+        self.turn = (self.turn + 1) % places;
+        let fewest = |at: &usize| self.threads[*at].as_ref().map_or(0, |thread| thread.residents.len());
+        (0..places).map(|n| (self.turn + n) % places).min_by_key(fewest).unwrap_or(0)
+    }
+}
+
+impl Thread {
+    fn start(id: ArbiterId, watchdog: Option<WatchdogPolicy>) -> Self {
+        let (arbiter, beat) = (Arbiter::new(), Arc::new(Beat::default()));
+        if let Some(policy) = watchdog {
+            arbiter.spawn(beat.clone().keep(policy.beat_every));
+        }
+        Self { id, arbiter, beat, residents: Vec::new() }
+    }
+
+    /// The incarnations that still run here.
+    fn live(&self) -> impl Iterator<Item = Probe> {
+        self.residents.iter().filter_map(WeakProbe::upgrade).filter(|probe| !probe.is_over())
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::lane::{Cargo, Intake, Lane, LaneStats, LaneView, Shared};
 use super::policy::Overflow;
+use super::probe::Probe;
 use crate::clock;
 
 /// Why a message was not taken, or not answered.
@@ -126,11 +127,14 @@ impl<M: Cargo> Port<M> {
         if self.shared.push(message, units) { Ok(()) } else { Err(PortError::Draining) }
     }
 
-    /// Sends the message that `make` builds around a reply slot, and waits for the answer; both within `deadline`.
+    /// Sends the message that `make` builds around a reply slot, and waits for the answer; both within `deadline`. For an
+    /// actor this is a declared wait.
     ///
     /// # Errors
     /// As [`Port::send`], and [`PortError::NoAnswer`] / [`PortError::Gone`] after the message was taken.
     pub async fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> M, deadline: Duration) -> Result<T, PortError> {
+        // Whoever is asked is watched himself; an actor that asks is in a wait with a deadline of its own.
+        let _wait = Probe::current().map(|asks| asks.wait());
         let (reply, answer) = Reply::new();
         let ends = clock::now() + deadline;
         self.send(make(reply), deadline).await?;

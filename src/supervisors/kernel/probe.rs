@@ -1,8 +1,9 @@
 //! What an incarnation tells its supervisor about itself, and how it hears that it should drain.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -16,6 +17,10 @@ use super::lane::Held;
 use super::meter::Meter;
 use super::snapshot::Node;
 use crate::domain::failure::FailureClass;
+
+thread_local! {
+    static CURRENT: RefCell<Option<Probe>> = const { RefCell::new(None) };
+}
 
 /// Why an incarnation is asked to finish up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,11 +70,16 @@ pub struct Waiting {
     probe: Probe,
 }
 
-/// A piece of work in an incarnation's hands.
+/// A piece of work in an incarnation's hands, until it is dropped.
 #[derive(Debug)]
-pub(super) struct InHand {
+#[must_use = "the work ends when this is dropped"]
+pub struct InHand {
     probe: Probe,
 }
+
+/// Watches an incarnation without keeping its probe.
+#[derive(Debug)]
+pub(super) struct WeakProbe(Weak<Inner>);
 
 impl Probe {
     /// A probe for the next incarnation of `node`, in slot `child` of its supervisor.
@@ -156,8 +166,9 @@ impl Probe {
         self.progress();
     }
 
-    /// Notes a piece of work until the returned guard is dropped.
-    pub(super) fn take_in_hand(&self) -> InHand {
+    /// Notes a piece of work until the returned guard is dropped. Leases and control messages are noted by the kernel;
+    /// this is for actors that fetch their work themselves.
+    pub fn take_in_hand(&self) -> InHand {
         self.inner.work.fetch_add(1, Ordering::AcqRel);
         InHand { probe: self.clone() }
     }
@@ -202,11 +213,13 @@ impl Probe {
         *self.inner.breaker.lock()
     }
 
-    /// Runs one poll of the incarnation and measures it.
+    /// Runs one poll of the incarnation and measures it. Meanwhile [`Probe::current`] is this one.
     pub(super) fn measured<T>(&self, poll: impl FnOnce() -> T) -> T {
+        let before = CURRENT.replace(Some(self.clone()));
         let from = self.inner.meter.now();
         self.inner.polling.store(nanos(from) + 1, Ordering::Release);
         let out = poll();
+        CURRENT.set(before);
         self.inner.polling.store(0, Ordering::Release);
         self.inner.meter.polled(from, self.inner.meter.now());
         out
@@ -215,6 +228,20 @@ impl Probe {
     /// Share of the last seconds that the node's worker spent in polls.
     pub(super) fn busy_ratio(&self) -> f64 {
         self.inner.meter.busy_ratio(self.in_poll_since())
+    }
+
+    /// The incarnation whose poll is running on this thread, for what its code calls.
+    pub(super) fn current() -> Option<Probe> {
+        CURRENT.with_borrow(Clone::clone)
+    }
+
+    /// True while the incarnation's code is running on its thread.
+    pub(super) fn is_in_poll(&self) -> bool {
+        self.in_poll_since().is_some()
+    }
+
+    pub(super) fn downgrade(&self) -> WeakProbe {
+        WeakProbe(Arc::downgrade(&self.inner))
     }
 
     fn in_poll_since(&self) -> Option<Duration> {
@@ -339,6 +366,12 @@ impl Probe {
             // An error means the probe is gone, and with it the incarnation.
             drain.wait_for(Option::is_some).await.ok().and_then(|kind| *kind).unwrap_or(Drain::Shutdown)
         }
+    }
+}
+
+impl WeakProbe {
+    pub(super) fn upgrade(&self) -> Option<Probe> {
+        self.0.upgrade().map(|inner| Probe { inner })
     }
 }
 

@@ -6,6 +6,7 @@ use futures_util::future::AbortHandle;
 use tokio::time::Instant;
 
 use super::exit::ExitReason;
+use super::liveness::Liveness;
 use super::policy::Policy;
 use super::pools::ArbiterId;
 use super::probe::Probe;
@@ -34,6 +35,9 @@ pub(super) struct Running {
     /// When it must have reported ready.
     pub(super) ready_by: Option<Instant>,
     pub(super) leaving: Option<Leaving>,
+    pub(super) liveness: Liveness,
+    /// When to look next whether it has stalled.
+    pub(super) look_at: Option<Instant>,
 }
 
 /// An incarnation that was asked to go, while its siblings live on.
@@ -91,6 +95,16 @@ impl Slot {
     pub(super) fn is_coming(&self) -> bool {
         self.run.as_ref().is_some_and(|run| !run.up)
             || self.pending.as_ref().is_some_and(|pending| pending.turn != Turn::Probation)
+    }
+
+    /// Launched and not yet up.
+    pub(super) fn is_starting(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| !run.up && run.leaving.is_none())
+    }
+
+    /// When to look next whether the incarnation has stalled; one that is on its way out has other bounds.
+    pub(super) fn look_at(&self) -> Option<Instant> {
+        self.run.as_ref().filter(|run| run.leaving.is_none()).and_then(|run| run.look_at)
     }
 
     pub(super) fn launch(&self) -> Option<u64> {

@@ -20,6 +20,7 @@ use super::journal::{EventKind, Journal, Scribe};
 use super::lane::{Held, LaneStats, LaneView};
 use super::meter::{Meter, PollStats};
 use super::policy::{IntensityPer, Policy};
+use super::pools::ArbiterSnapshot;
 use super::probe::Probe;
 use super::spec::{ChildSpec, Kind};
 use crate::clock;
@@ -189,6 +190,11 @@ pub struct TreeSnapshot {
     pub version: u32,
     /// The root node.
     pub root: NodeSnapshot,
+    /// The threads that actors run on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub arbiters: Vec<ArbiterSnapshot>,
+    /// Threads given up because they were blocked.
+    pub condemned: u64,
 }
 
 impl Node {
@@ -333,8 +339,8 @@ impl Node {
     }
 
     /// Takes back what incarnations that are no longer current still hold.
-    pub(super) fn revoke_leases(&self) {
-        let revoked: usize = self.lanes.iter().map(|lane| lane.revoke()).sum();
+    pub(super) fn revoke_leases(&self, blame: bool) {
+        let revoked: usize = self.lanes.iter().map(|lane| lane.revoke(blame)).sum();
         if revoked > 0 {
             tracing::warn!(child = self.path, revoked, "took leases of an earlier incarnation back");
         }

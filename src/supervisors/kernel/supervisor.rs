@@ -22,8 +22,9 @@ use super::exit::ExitReason;
 use super::journal::EventKind;
 use super::lane::Held;
 use super::launch::{Berth, ExitGuard};
+use super::liveness::Liveness;
 use super::panics;
-use super::policy::{IntensityPer, Policy, Restart, Strategy};
+use super::policy::{IntensityPer, Policy, Ready, Restart, Strategy};
 use super::pools::{ArbiterId, Placement, Pools};
 use super::probe::{Drain, Probe};
 use super::slot::{Leaving, Pending, Running, Slot, Then, Turn};
@@ -33,6 +34,7 @@ use super::tree::Ledger;
 use crate::clock;
 use crate::domain::failure::FailureClass;
 
+mod liveness;
 mod members;
 mod orders;
 mod stopping;
@@ -225,14 +227,27 @@ impl Supervisor {
     /// When a pending child may be started, if that depends on the clock alone.
     fn start_time(&self, child: usize) -> Option<Instant> {
         let pending = self.slots[child].pending.as_ref()?;
-        let waits = pending.turn == Turn::InOrder && self.slots[..child].iter().any(Slot::is_coming);
-        (!waits).then_some(pending.at)
+        let ahead = match pending.turn {
+            Turn::InOrder => self.slots[..child].iter().filter(|slot| slot.is_coming()).count(),
+            Turn::Alone | Turn::Probation if self.group.is_some() => {
+                self.slots.iter().filter(|slot| slot.is_starting()).count()
+            }
+            Turn::Alone | Turn::Probation => 0,
+        };
+        (ahead < self.at_once()).then_some(pending.at)
+    }
+
+    /// How many children may be on their way up at a time: one, where those after it rely on it.
+    fn at_once(&self) -> usize {
+        let alike = self.group.is_some() || self.replicas.is_some();
+        if alike { self.node.policy().start.at_once.max(1) } else { 1 }
     }
 
     fn next_timer(&self) -> Option<Instant> {
         let starts = (0..self.slots.len()).filter_map(|child| self.start_time(child));
         let patience = self.slots.iter().filter_map(Slot::patience);
-        starts.chain(patience).min()
+        let looks = self.slots.iter().filter_map(Slot::look_at);
+        starts.chain(patience).chain(looks).min()
     }
 
     /// Tells the parent once that all children are up (or put aside); a group is ready before it has members.
@@ -257,14 +272,15 @@ impl Supervisor {
         }
         slot.node.note(EventKind::Launched);
         // Leases that earlier incarnations left with detached work count for nothing from here on.
-        slot.node.revoke_leases();
+        slot.node.revoke_leases(true);
         slot.node.launched(probe.clone());
         let policy = slot.policy();
         let placement = match slot.spec.kind {
-            Kind::Worker(_) => self.shared.pools.place(&policy.pool),
+            Kind::Worker(_) => self.shared.pools.place(&policy.pool, policy.place, &slot.node.path),
             _ => Placement::Inline,
         };
         let arbiter = placement.arbiter();
+        arbiter.into_iter().for_each(|arbiter| self.shared.pools.settle(arbiter, &probe));
         let berth = Berth {
             child,
             probe: probe.clone(),
@@ -280,8 +296,21 @@ impl Supervisor {
         // A supervisor needs as long as its children, each of which has its own bound.
         let ready_by = slot.is_worker().then(|| started + policy.start.timeout);
         let launch = self.launches;
-        slot.run =
-            Some(Running { launch, probe, abort, arbiter, started, up: false, ready_by, leaving: None });
+        slot.run = Some(Running {
+            launch,
+            probe,
+            abort,
+            arbiter,
+            started,
+            up: false,
+            ready_by,
+            leaving: None,
+            liveness: Liveness::new(started - self.born),
+            look_at: slot.is_worker().then_some(started),
+        });
+        if policy.start.ready == Ready::Started && slot.is_worker() {
+            self.on_ready(child, launch);
+        }
     }
 
     // --- timers ---
@@ -291,6 +320,9 @@ impl Supervisor {
         for child in 0..self.slots.len() {
             if self.slots[child].patience().is_some_and(|until| until <= now) {
                 self.lose_patience(child, now).await?;
+            }
+            if self.slots[child].look_at().is_some_and(|at| at <= now) {
+                self.look_after(child, now);
             }
         }
         Ok(())
@@ -302,7 +334,7 @@ impl Supervisor {
         let Some(run) = &mut slot.run else { return Ok(()) };
         match &mut run.leaving {
             Some(leaving) if leaving.aborted => {
-                self.leave_behind(child);
+                self.leave_behind(child, true);
                 return self.after_leaving(child, None).await;
             }
             Some(leaving) => {
@@ -343,19 +375,25 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Starts children again elsewhere whose arbiter another supervisor found blocked.
+    /// Starts children again elsewhere whose arbiter was found blocked. Only the one that blocks it is to blame.
     async fn flee_condemned(&mut self) -> Result<(), ExitReason> {
         let condemned = self.condemned.borrow_and_update().clone();
+        if let Some(why) = self.shared.pools.too_many_lost().filter(|_| self.node.path.is_empty()) {
+            return Err(ExitReason::Failed(FailureClass::Bug, why));
+        }
         for child in 0..self.slots.len() {
             let arbiter = self.slots[child].run.as_ref().and_then(|run| run.arbiter);
             if !arbiter.is_some_and(|arbiter| condemned.contains(&arbiter)) {
                 continue;
             }
-            self.leave_behind(child);
-            let leaving = self.slots[child].run.as_ref().is_some_and(|run| run.leaving.is_some());
+            let run = self.slots[child].run.as_ref();
+            let blocks = run.is_some_and(|run| run.probe.is_in_poll());
+            let leaving = run.is_some_and(|run| run.leaving.is_some());
+            self.leave_behind(child, blocks);
+            let reason = if blocks { ExitReason::Stalled } else { ExitReason::Displaced };
             match leaving {
                 true => self.after_leaving(child, None).await?,
-                false => self.on_exit(child, ExitReason::Stalled).await?,
+                false => self.on_exit(child, reason).await?,
             }
         }
         Ok(())

@@ -18,6 +18,7 @@ use super::probe::{Drain, Probe};
 use super::snapshot::{ChildState, Node, NodeSnapshot, SNAPSHOT_VERSION, TreeSnapshot};
 use super::spec::ChildSpec;
 use super::supervisor::{Shared, Supervisor};
+use super::watchdog::{Pulse, Watchdog};
 
 /// What is waited at the very end: for aborted tasks to fall, for arbiter threads to end.
 const LAST_LOOK: Duration = Duration::from_secs(2);
@@ -75,6 +76,7 @@ pub struct Tree {
     task: JoinHandle<ExitReason>,
     end: Option<ExitReason>,
     pools: Pools,
+    watchdog: Option<Watchdog>,
 }
 
 /// How a stop went.
@@ -95,12 +97,29 @@ pub struct StopReport {
 pub struct TreeView {
     pub(super) node: Arc<Node>,
     leaving: Arc<AtomicBool>,
+    pools: Pools,
+    pulse: Option<Pulse>,
 }
 
 impl TreeView {
     /// The whole tree as of now.
     pub fn snapshot(&self) -> TreeSnapshot {
-        TreeSnapshot { version: SNAPSHOT_VERSION, root: self.node.snapshot() }
+        TreeSnapshot {
+            version: SNAPSHOT_VERSION,
+            root: self.node.snapshot(),
+            arbiters: self.pools.arbiters(),
+            condemned: self.pools.condemned_total(),
+        }
+    }
+
+    /// True while the watchdog ticks and the root's thread turns. A tree on pools that nobody watches counts as alive.
+    pub fn is_alive(&self) -> bool {
+        self.pulse.as_ref().is_none_or(Pulse::is_alive)
+    }
+
+    /// How late the root's thread is, where it is watched.
+    pub fn root_lag(&self) -> Option<Duration> {
+        self.pulse.as_ref().map(Pulse::root_lag)
     }
 
     /// True when every node does its work and nobody announced the end of it.
@@ -143,15 +162,10 @@ impl Tree {
             ended.enter(ChildState::Stopped);
             reason
         });
-        Self {
-            root: TreeView { node, leaving: Arc::default() },
-            probe,
-            events,
-            ledger,
-            task,
-            end: None,
-            pools,
-        }
+        let watchdog = pools.watchdog().and_then(|policy| Watchdog::start(&pools, policy));
+        let pulse = watchdog.as_ref().map(Watchdog::pulse);
+        let root = TreeView { node, leaving: Arc::default(), pools: pools.clone(), pulse };
+        Self { root, probe, events, ledger, task, end: None, pools, watchdog }
     }
 
     /// Waits until every child has reported ready (`Ok`), or the root has ended (`Err` with its reason).
@@ -201,6 +215,7 @@ impl Tree {
             self.root.node.close_lanes();
         }
         self.root.node.enter(ChildState::Stopped);
+        drop(self.watchdog.take());
         let threads_left = self.pools.stop(LAST_LOOK).await;
         let forced = self.ledger.forced.lock().clone();
         StopReport { reason: end.unwrap_or(ExitReason::Killed), forced, over_budget, threads_left }

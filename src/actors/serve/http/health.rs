@@ -1,4 +1,4 @@
-//! Health checks: `/livez` says that the process answers at all, `/readyz` whether every part that requests need does its work.
+//! Health checks: `/livez` says whether the process can still help itself, `/readyz` whether every part that requests need does its work.
 
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
@@ -18,10 +18,18 @@ pub struct Health {
     pub parts: Vec<String>,
 }
 
-/// The process answers.
-#[utoipa::path(get, path = "/livez", tag = "health", security(()), responses((status = 200, body = Health)))]
-pub async fn livez() -> HttpResponse {
-    reply::ok(&Health { status: "live".to_owned(), parts: vec![] })
+/// The watchdog ticks and the root thread turns, so that everything else is restarted where it fails; otherwise 503, and
+/// only a restart of the process helps.
+#[utoipa::path(
+    get, path = "/livez", tag = "health", security(()),
+    responses((status = 200, body = Health), (status = 503, body = Problem, content_type = "application/problem+json"))
+)]
+pub async fn livez(request: HttpRequest, deps: Data<ApiDeps>) -> HttpResponse {
+    if deps.readiness.is_alive() {
+        return reply::ok(&Health { status: "live".to_owned(), parts: vec![] });
+    }
+    let detail = "the root thread is blocked, nothing is supervised: restart the process";
+    reply::problem(&Problem::new(503, "not-alive", "Not alive", detail.to_owned(), request.path()))
 }
 
 /// Every part that requests need is ready; otherwise 503, naming those that are not.

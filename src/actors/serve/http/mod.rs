@@ -19,6 +19,7 @@ use actix_web::web;
 use futures_util::future::BoxFuture;
 
 use crate::config::live::LiveConfig;
+use crate::domain::gate::GateAnswer;
 use crate::domain::query::{QueryAnswer, QueryError, QueryRequest};
 use crate::domain::scope::Scope;
 
@@ -31,6 +32,12 @@ pub trait QueryPort: Send + Sync {
         request: QueryRequest,
         deadline: Duration,
     ) -> BoxFuture<'static, Result<QueryAnswer, QueryError>>;
+}
+
+/// Knows how a tenant stands.
+pub trait TenantPort: Send + Sync {
+    /// Plan, limits and usage of the scope's tenant.
+    fn gate(&self, scope: Scope) -> BoxFuture<'static, GateAnswer>;
 }
 
 /// Why a request has no scope; becomes a 401.
@@ -63,6 +70,9 @@ pub struct PartState {
 
 /// Knows which parts of the process are ready.
 pub trait Readiness: Send + Sync {
+    /// False when the process can no longer help itself: its root thread is blocked, or nobody watches.
+    fn is_alive(&self) -> bool;
+
     /// The state of every part that must be ready for requests to be served.
     fn parts(&self) -> Vec<PartState>;
 }
@@ -74,6 +84,8 @@ pub struct ApiDeps {
     pub queries: Arc<dyn QueryPort>,
     /// Makes scopes.
     pub scopes: Arc<dyn ScopeResolver>,
+    /// Knows how tenants stand.
+    pub tenants: Arc<dyn TenantPort>,
     /// Knows what is ready.
     pub readiness: Arc<dyn Readiness>,
     /// Time one request may take and what it may ask for (`serve.*`), read for each.

@@ -148,7 +148,7 @@ pub struct MetricRangeParams {
     ),
     paths(
         routes::trace, routes::traces, routes::spans, routes::logs, routes::metrics, routes::metric_range, routes::services,
-        routes::operations, docs::openapi_json, health::livez, health::readyz,
+        routes::operations, routes::gate, docs::openapi_json, health::livez, health::readyz,
         admin::tree::show, admin::tree::metrics, admin::config::show, admin::config::reload
     ),
     tags(
@@ -156,6 +156,7 @@ pub struct MetricRangeParams {
         (name = "logs", description = "Log records"),
         (name = "metrics", description = "Metrics"),
         (name = "services", description = "Rate, errors and durations"),
+        (name = "tenant", description = "What a tenant may do and has used"),
         (name = "health", description = "For load balancers"),
         (name = "admin", description = "For operators, with the admin token; in `obtrace dev` a loopback client needs none while no token is set")
     ),

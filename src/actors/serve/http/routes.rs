@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, Resource, guard};
 use super::{ApiDeps, docs, health, openapi, reply};
 use crate::clock;
 use crate::config::serve::QueryConfig;
+use crate::domain::gate::GateAnswer;
 use crate::domain::query::answer::{
     List, LogRecord, MetricInfo, MetricRangeAnswer, OperationSummary, ServiceSummary, Span, TraceAnswer,
     TraceSummary,
@@ -46,6 +47,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     get!("/api/v1/metrics/query", metric_range),
     get!("/api/v1/services", services),
     get!("/api/v1/services/{service}/operations", operations),
+    get!("/api/v1/gate", gate),
     get!("/api/v1/openapi.json", docs::openapi_json),
     get!("/livez", health::livez),
     get!("/readyz", health::readyz),
@@ -132,6 +134,19 @@ pub async fn services(request: HttpRequest, deps: Data<ApiDeps>) -> HttpResponse
 )]
 pub async fn operations(request: HttpRequest, deps: Data<ApiDeps>, service: Path<String>) -> HttpResponse {
     serve(&request, &deps, |pairs, now| QueryRequest::operations(service.into_inner(), pairs, now)).await
+}
+
+/// How the tenant of the key stands: plan, limits, usage of the day, keys.
+#[utoipa::path(
+    get, path = "/api/v1/gate", tag = "tenant",
+    responses((status = 200, body = GateAnswer), openapi::QueryProblems)
+)]
+pub async fn gate(request: HttpRequest, deps: Data<ApiDeps>) -> HttpResponse {
+    let scope = deps.scopes.resolve(request.headers(), request.peer_addr());
+    match scope {
+        Ok(scope) => reply::ok(&deps.tenants.gate(scope).await),
+        Err(denied) => reply::error(&QueryError::Unauthorized(denied.reason), &request),
+    }
 }
 
 /// Who asks, then what, then the answer: the order of the checks is the order of the statuses 401, 400 and the rest.

@@ -23,6 +23,7 @@ struct Stand {
     reply: Box<Reply>,
     asked: Mutex<Vec<(Scope, QueryRequest)>>,
     parts: Vec<PartState>,
+    blocked: bool,
 }
 
 impl QueryPort for Stand {
@@ -46,7 +47,18 @@ impl ScopeResolver for Stand {
     }
 }
 
+impl TenantPort for Stand {
+    fn gate(&self, _: Scope) -> BoxFuture<'static, GateAnswer> {
+        use crate::domain::usage::{Day, Usage};
+        std::future::ready(GateAnswer::unknown(Usage { spans: 7, ..Usage::default() }, Day(1))).boxed()
+    }
+}
+
 impl Readiness for Stand {
+    fn is_alive(&self) -> bool {
+        !self.blocked
+    }
+
     fn parts(&self) -> Vec<PartState> {
         self.parts.clone()
     }
@@ -63,12 +75,12 @@ fn answering(result: impl Fn() -> Result<QueryAnswer, QueryError> + Send + Sync 
 fn with_reply(
     reply: impl Fn() -> BoxFuture<'static, Result<QueryAnswer, QueryError>> + Send + Sync + 'static,
 ) -> Arc<Stand> {
-    Arc::new(Stand { reply: Box::new(reply), asked: Mutex::default(), parts: vec![] })
+    Arc::new(Stand { reply: Box::new(reply), asked: Mutex::default(), parts: vec![], blocked: false })
 }
 
 fn deps(stand: &Arc<Stand>) -> ApiDeps {
     let (queries, scopes, readiness) = (Arc::clone(stand), Arc::clone(stand), Arc::clone(stand));
-    ApiDeps { queries, scopes, readiness, config: Config::default().into() }
+    ApiDeps { queries, scopes, tenants: Arc::clone(stand) as _, readiness, config: Config::default().into() }
 }
 
 /// Sends one request with the key of tenant `acme`.
@@ -110,6 +122,15 @@ async fn a_list_has_items_cursor_and_stats() {
     assert_eq!(query.filter.status, Some(SpanStatus::Error));
     let attributes: Vec<_> = query.filter.attributes.iter().map(|a| (a.key.as_str(), a.negated)).collect();
     assert_eq!(attributes, [("http.method", false), ("a", true)]);
+}
+
+#[actix_web::test]
+async fn the_gate_answers_with_a_key_only() {
+    let stand = answering(empty_list);
+    let (status, body) = get(&stand, "/api/v1/gate").await;
+    assert_eq!((status, &body["state"], &body["usage"]["spans"]), (200, &json!("unknown"), &json!(7)));
+    let denied = call_with(&stand, test::TestRequest::with_uri("/api/v1/gate")).await;
+    assert_eq!(denied.status().as_u16(), 401);
 }
 
 #[actix_web::test]
@@ -273,11 +294,20 @@ async fn health_says_what_is_missing() {
         reply: Box::new(|| std::future::ready(empty_list()).boxed()),
         asked: Mutex::default(),
         parts: vec![part("event_log", true), part("telemetry", false)],
+        blocked: false,
     });
     let (status, body) = get(&not_ready, "/readyz").await;
     assert_eq!((status, &body["detail"]), (503, &json!("telemetry: engine is starting")));
     assert_eq!(get(&not_ready, "/livez").await.0, 200);
     assert_eq!(get(&stand, "/readyz").await.0, 200);
+    let blocked = Arc::new(Stand {
+        reply: Box::new(|| std::future::ready(empty_list()).boxed()),
+        asked: Mutex::default(),
+        parts: vec![],
+        blocked: true,
+    });
+    let (status, body) = get(&blocked, "/livez").await;
+    assert_eq!((status, &body["title"]), (503, &json!("Not alive")));
 }
 
 #[actix_web::test]

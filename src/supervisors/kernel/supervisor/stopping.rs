@@ -3,6 +3,8 @@
 //! In: a child and a reason to drain. Out: an empty slot, within the child's `drain` and `kill`; what had to be forced
 //! goes into the tree's ledger.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{Supervisor, until};
@@ -55,7 +57,10 @@ impl Supervisor {
         if let Some(run) = &slot.run {
             let abort = run.abort.clone();
             // A supervisor is bounded by the sum of its children; only the process-wide budget cuts it short.
-            let drain_until = slot.is_worker().then(|| asked + policy.drain);
+            let lost = run.arbiter.is_some_and(|arbiter| self.condemned.borrow().contains(&arbiter));
+            // What sits on a thread that was given up will not drain.
+            let patience = if lost { Duration::ZERO } else { policy.drain };
+            let drain_until = slot.is_worker().then(|| asked + patience);
             if !self.gone(child, drain_until).await {
                 let path = self.slots[child].node.path.clone();
                 tracing::warn!(child = path, after = ?policy.drain, "did not drain in time, aborting it");
@@ -63,7 +68,7 @@ impl Supervisor {
                 self.slots[child].node.note(EventKind::Forced);
                 abort.abort();
                 if !self.gone(child, Some(clock::now() + policy.kill)).await {
-                    self.leave_behind(child);
+                    self.leave_behind(child, true);
                     self.note_exit(child, &ExitReason::Killed);
                     self.slots[child].run = None;
                 }
@@ -97,16 +102,21 @@ impl Supervisor {
         }
     }
 
-    /// Gives an incarnation up that blocks its thread: fences it, takes its leases back, condemns its arbiter.
-    pub(super) fn leave_behind(&mut self, child: usize) {
+    /// Gives an incarnation up whose thread is blocked: fences it, takes its leases back, condemns its arbiter. With
+    /// `blame` it is what blocks the thread, and its leases are suspects.
+    pub(super) fn leave_behind(&mut self, child: usize, blame: bool) {
         let slot = &self.slots[child];
-        tracing::error!(child = slot.node.path, "blocks its thread and cannot be aborted, leaving it behind");
+        tracing::error!(
+            child = slot.node.path,
+            blocks = blame,
+            "its thread is blocked and it cannot be aborted, leaving it behind"
+        );
         if let Some(run) = &slot.run {
             // Noted before its leases are taken away.
             run.probe.fell_with(|| slot.node.held_by(&run.probe));
         }
         slot.node.generations.advance();
-        slot.node.revoke_leases();
+        slot.node.revoke_leases(blame);
         if let Some(run) = &slot.run {
             run.abort.abort();
             if let Some(arbiter) = run.arbiter {

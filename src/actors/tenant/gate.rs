@@ -1,0 +1,226 @@
+//! The edge's side of the gate: asks the cache at most once a second a tenant, within 5 ms, and lets in when in doubt.
+//!
+//! In: a tenant and a signal. Out: yes, or a retryable refusal with its reason. What may fail: nothing that would keep
+//! data out. A projection that is missing, stale or does not come in time is counted and lets the request in.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::config::live::LiveConfig;
+use crate::domain::gate::{GateAnswer, GateSnapshot, KeyAnswer, Limited, Pace};
+use crate::domain::plan::Limits;
+use crate::domain::refusal::Refusal;
+use crate::domain::signal::Signal;
+use crate::domain::usage::{Day, Meter, Usage};
+use crate::messages::store::CacheCall;
+use crate::messages::tenant::TenantGate;
+use crate::supervisors::kernel::port::{Port, PortError};
+use crate::telemetry::metrics::Metrics;
+
+/// How often the cache is asked for a tenant.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// Cache key of a tenant's projection.
+pub fn key_of(tenant: &str) -> String {
+    format!("gate/{tenant}")
+}
+
+/// Cache key of the list of a tenant's API keys.
+pub fn keys_of(tenant: &str) -> String {
+    format!("keys/{tenant}")
+}
+
+/// What the gate works with.
+#[derive(Clone)]
+pub struct GateDeps {
+    /// The cache adapter.
+    pub cache: Port<CacheCall>,
+    /// What this process counted.
+    pub meter: Meter,
+    /// Counts requests that were let in because nothing was known.
+    pub metrics: Metrics,
+    /// Longest wait for the cache and greatest age of a projection (`tenant.gate`), read each time.
+    pub config: LiveConfig,
+}
+
+/// The gate as listeners and sessions ask it.
+pub struct CachedGate {
+    deps: GateDeps,
+    seats: RwLock<HashMap<Arc<str>, Arc<Seat>>>,
+}
+
+/// What is remembered of one tenant.
+#[derive(Default)]
+struct Seat {
+    known: Mutex<Known>,
+    refreshing: AtomicBool,
+    pace: Pace,
+}
+
+#[derive(Default, Clone)]
+struct Known {
+    asked_at: Option<Instant>,
+    snapshot: Option<Arc<GateSnapshot>>,
+    /// What this process had counted when it first saw the snapshot: later counts come on top.
+    own_then: Usage,
+    /// Why there is no snapshot.
+    missing: &'static str,
+}
+
+/// Lets the next one ask when this one is done.
+struct Refreshing<'a>(&'a AtomicBool);
+
+impl Drop for Refreshing<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+impl CachedGate {
+    /// A gate that knows nobody yet.
+    pub fn new(deps: GateDeps) -> Self {
+        Self { deps, seats: RwLock::default() }
+    }
+
+    fn seat(&self, tenant: &Arc<str>) -> Arc<Seat> {
+        if let Some(seat) = self.seats.read().get(tenant) {
+            return seat.clone();
+        }
+        // Only tenants that a key leads to come here: their number is that of the configuration.
+        self.seats.write().entry(tenant.clone()).or_default().clone()
+    }
+
+    /// What is known of the tenant, asked anew where it is due and nobody else does so already.
+    async fn known(&self, tenant: &Arc<str>, seat: &Seat) -> Known {
+        let held = seat.known.lock().clone();
+        let due = held.asked_at.is_none_or(|at| clock::now() >= at + REFRESH);
+        let waits = held.asked_at.is_none();
+        if !due || (seat.refreshing.swap(true, Ordering::AcqRel) && !waits) {
+            return held;
+        }
+        // Also where the request that asks is given up in the middle of it.
+        let _done = Refreshing(&seat.refreshing);
+        let fresh = self.ask(tenant, held).await;
+        *seat.known.lock() = fresh.clone();
+        fresh
+    }
+
+    async fn ask(&self, tenant: &Arc<str>, held: Known) -> Known {
+        let asked = self
+            .deps
+            .cache
+            .ask(|reply| CacheCall::Get(key_of(tenant), reply), self.deps.config.now().tenant.gate.deadline);
+        let found = match asked.await {
+            Ok(Ok(Some(bytes))) => serde_json::from_slice::<GateSnapshot>(&bytes).map_err(|_| "broken"),
+            Ok(Ok(None)) => Err("missing"),
+            Ok(Err(_)) => Err("cache"),
+            Err(PortError::Full | PortError::NoAnswer) => Err("slow"),
+            Err(_) => Err("cache"),
+        };
+        let asked_at = Some(clock::now());
+        match found {
+            Ok(found) if held.snapshot.as_ref().is_some_and(|known| **known == found) => {
+                Known { asked_at, ..held }
+            }
+            Ok(found) => {
+                let own_then = self.deps.meter.usage(tenant, found.day);
+                Known { asked_at, own_then, snapshot: Some(Arc::new(found)), missing: "" }
+            }
+            // What was known holds on until it is stale.
+            Err(missing) => Known { asked_at, missing, ..held },
+        }
+    }
+
+    /// The snapshot if it may be relied on, else why not.
+    fn fresh(&self, known: &Known, now_s: u64) -> Result<Arc<GateSnapshot>, &'static str> {
+        let Some(snapshot) = &known.snapshot else { return Err(known.missing) };
+        let age = Duration::from_secs(now_s.saturating_sub(snapshot.projected_at_s));
+        if age > self.deps.config.now().tenant.gate.stale_after { Err("stale") } else { Ok(snapshot.clone()) }
+    }
+
+    /// What was used today: the projection's figure and what this process counted since.
+    fn used(&self, tenant: &Arc<str>, known: &Known, today: Day) -> Usage {
+        let own = self.deps.meter.usage(tenant, today);
+        match &known.snapshot {
+            Some(snapshot) if snapshot.day == today => {
+                let then = known.own_then;
+                let since = Usage {
+                    spans: own.spans.saturating_sub(then.spans),
+                    logs: own.logs.saturating_sub(then.logs),
+                    points: own.points.saturating_sub(then.points),
+                    bytes: own.bytes.saturating_sub(then.bytes),
+                };
+                snapshot.usage + since
+            }
+            _ => own,
+        }
+    }
+
+    async fn keys(&self, tenant: &Arc<str>) -> Vec<KeyAnswer> {
+        let asked = self
+            .deps
+            .cache
+            .ask(|reply| CacheCall::Get(keys_of(tenant), reply), self.deps.config.now().tenant.gate.deadline);
+        let Ok(Ok(Some(bytes))) = asked.await else { return Vec::new() };
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+}
+
+impl TenantGate for CachedGate {
+    fn admit<'a>(&'a self, tenant: &'a Arc<str>, signal: Signal) -> BoxFuture<'a, Result<(), Refusal>> {
+        Box::pin(async move {
+            let seat = self.seat(tenant);
+            let known = self.known(tenant, &seat).await;
+            let now_ns = clock::unix_nanos();
+            let now_s = now_ns / 1_000_000_000;
+            let snapshot = match self.fresh(&known, now_s) {
+                Ok(snapshot) => snapshot,
+                Err(reason) => {
+                    self.deps.metrics.gate_failed_open(reason);
+                    return Ok(());
+                }
+            };
+            let used = self.used(tenant, &known, Day::of_nanos(now_ns));
+            let over = |Limited { reason, retry_after }| Refusal::OverQuota { message: reason, retry_after };
+            snapshot.admits(signal, used, now_s).map_err(over)?;
+            seat.pace.take(snapshot.limits.requests_per_second, now_ns).map_err(|retry_after| {
+                let message = format!(
+                    "tenant {tenant} sends more than the {} requests a second of plan {}",
+                    snapshot.limits.requests_per_second, snapshot.plan
+                );
+                Refusal::OverQuota { message, retry_after }
+            })
+        })
+    }
+
+    fn limits<'a>(&'a self, tenant: &'a Arc<str>) -> BoxFuture<'a, Limits> {
+        Box::pin(async move {
+            let known = self.known(tenant, &self.seat(tenant)).await;
+            let fresh = self.fresh(&known, clock::unix_nanos() / 1_000_000_000);
+            fresh.map_or_else(|_| Limits::default(), |snapshot| snapshot.limits)
+        })
+    }
+
+    fn answer<'a>(&'a self, tenant: &'a Arc<str>) -> BoxFuture<'a, GateAnswer> {
+        Box::pin(async move {
+            let known = self.known(tenant, &self.seat(tenant)).await;
+            let now_ns = clock::unix_nanos();
+            let (now_s, today) = (now_ns / 1_000_000_000, Day::of_nanos(now_ns));
+            let used = self.used(tenant, &known, today);
+            match self.fresh(&known, now_s) {
+                Ok(snapshot) => {
+                    let snapshot = GateSnapshot { day: today, ..(*snapshot).clone() };
+                    GateAnswer::of(&snapshot, used, now_s, self.keys(tenant).await)
+                }
+                Err(_) => GateAnswer::unknown(used, today),
+            }
+        })
+    }
+}
