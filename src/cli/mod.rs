@@ -23,6 +23,7 @@ mod doctor;
 mod key;
 mod look;
 mod remote;
+mod top;
 mod tree;
 
 /// An observability backend: OpenTelemetry in, durable, stored and found again, on supervised actors.
@@ -45,6 +46,8 @@ enum Command {
     Load(Box<LoadGeneratorArgs>),
     /// The supervision tree of a running Obtrace
     Tree(tree::TreeArgs),
+    /// A live view of a running Obtrace: lanes, rates, restarts, events
+    Top(top::TopArgs),
     /// Looks at this machine, the configuration and a running Obtrace, and says what to do
     Doctor(Box<doctor::DoctorArgs>),
     /// Look at the configuration
@@ -99,6 +102,7 @@ impl Cli {
             Command::Demo(args) => tool(demo::run(args)),
             Command::Load(args) => tool(load::run(*args)),
             Command::Tree(args) => client(tree::run(args)),
+            Command::Top(args) => client(top::run(args)),
             Command::Config(command) => config::run(&command),
             Command::Doctor(args) => client(doctor::run(*args)),
             Command::Key(command) => key::run(&command),

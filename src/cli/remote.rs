@@ -36,6 +36,21 @@ impl Remote {
         answer.json().await.map_err(|error| format!("{url} answers what is no JSON: {error}"))
     }
 
+    /// `GET` of a path as text.
+    pub(super) async fn text(&self, path: &str) -> Result<String, String> {
+        let url = self.url(path);
+        let answer = self.send(self.request(Method::GET, path)?.timeout(self.patience), &url).await?;
+        answer.text().await.map_err(|error| format!("{url} broke off: {error}"))
+    }
+
+    /// `POST` of JSON to a path.
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
+        let url = self.url(path);
+        let request = self.request(Method::POST, path)?.timeout(self.patience).json(body);
+        let answer = self.send(request, &url).await?;
+        answer.json().await.map_err(|error| format!("{url} answers what is no JSON: {error}"))
+    }
+
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.api.trim_end_matches('/'))
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::actors::serve::http::admin::AdminDeps;
+use crate::actors::serve::http::admin::{AdminDeps, events};
 use crate::actors::serve::listener::{ApiListener, Gateway};
 use crate::actors::serve::query::QueryHandler;
 use crate::actors::serve::reloader::{Reloader, Tuning};
@@ -37,6 +37,8 @@ pub fn subtree(parts: &Parts, gate: Arc<dyn TenantGate>) -> ChildSpec {
             access: parts.admin.clone(),
             view: parts.view.clone(),
             metrics: parts.metrics.clone(),
+            streams: events::streams(),
+            closing: tokio::sync::watch::Sender::new(false),
             tuning: tuning.clone(),
             reloads: parts.reloads.port(),
         },

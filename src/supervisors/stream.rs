@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::actors::stream::consumer::{ConsumerDeps, PartitionConsumer};
 use crate::actors::stream::producer::Producer;
 use crate::actors::stream::retention::Retention;
+use crate::actors::stream::self_telemetry::{SelfTelemetry, SelfTelemetryDeps};
 use crate::domain::signal::Signal;
 use crate::messages::process::ProcessBlock;
 use crate::messages::stream::AppendRecord;
@@ -33,8 +34,22 @@ pub fn broker_out(parts: &Parts) -> (ChildSpec, Port<AppendRecord>) {
     let retention = ChildSpec::worker("retention", parts.policy("broker_out.retention"), move |_| {
         Retention::new(log.clone(), RETENTION_EVERY)
     });
-    let children = vec![producer, retention.build()];
+    let own = self_telemetry(parts, port.clone());
+    let children = vec![producer, retention.build(), own];
     (ChildSpec::supervisor("broker_out", parts.policy("broker_out"), children), port)
+}
+
+/// What tells of the process itself, to the producer beside it.
+fn self_telemetry(parts: &Parts, producer: Port<AppendRecord>) -> ChildSpec {
+    let deps = SelfTelemetryDeps {
+        config: parts.live.clone(),
+        log: parts.log.clone(),
+        producer,
+        metrics: parts.metrics.clone(),
+        view: parts.view.clone(),
+    };
+    let policy = parts.policy("broker_out.self_telemetry");
+    ChildSpec::worker("self_telemetry", policy, move |_| SelfTelemetry::new(deps.clone())).build()
 }
 
 /// The reading end: one consumer per partition of each signal's topic, in a dynamic group.

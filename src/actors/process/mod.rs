@@ -2,3 +2,4 @@
 
 pub mod otlp;
 pub mod transform;
+pub mod watch;

@@ -11,7 +11,9 @@ use actix::fut::wrap_future;
 use arrow_array::RecordBatch;
 
 use super::transform::{Dead, Transformed, dead_letter, transform};
+use super::watch;
 use crate::backends::event_log::StoredRecord;
+use crate::clock;
 use crate::domain::block::BlockId;
 use crate::domain::failure::{Classified, FailureClass};
 use crate::domain::signal::{DLQ_TOPIC, Signal};
@@ -56,7 +58,9 @@ impl Consume<ProcessBlock> for OtlpWorker {
     fn consume(&mut self, lease: Lease<ProcessBlock>, ctx: &mut Seated<Self>) {
         chaos::point("worker.before");
         // A redelivered block crashed a worker before: its records are tried one by one.
+        let taken = clock::unix_nanos();
         let transformed = transform(&lease.records, lease.attempts() > 0);
+        let transformed_at = clock::unix_nanos();
         let outlets = self.outlets.clone();
         ctx.spawn(wrap_future(async move {
             // A consumer that went away sends the block again under the same id: nothing is lost by letting go here.
@@ -66,6 +70,7 @@ impl Consume<ProcessBlock> for OtlpWorker {
             };
             chaos::point("worker.after");
             if let Some(outcome) = settled {
+                watch::block(&lease, [taken, transformed_at], &outcome);
                 lease.reply.send(outcome);
             }
             lease.ack();

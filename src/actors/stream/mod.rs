@@ -3,3 +3,4 @@
 pub mod consumer;
 pub mod producer;
 pub mod retention;
+pub mod self_telemetry;

@@ -101,6 +101,9 @@ pub struct TreeView {
     pulse: Option<Pulse>,
 }
 
+/// The tree, once it runs: set by whoever starts it, read by whoever looks at it.
+pub type SharedView = Arc<arc_swap::ArcSwap<Option<TreeView>>>;
+
 impl TreeView {
     /// The whole tree as of now.
     pub fn snapshot(&self) -> TreeSnapshot {
