@@ -247,8 +247,13 @@ impl Readiness for Up {
             return vec![PartState { name: "tree".into(), ready: false, detail: "it is starting".into() }];
         };
         let root = view.snapshot().root;
-        let starting = root.state != ChildState::Running;
-        let whole = PartState { name: "tree".into(), ready: !starting, detail: format!("{:?}", root.state) };
+        let whole = if view.is_leaving() {
+            PartState { name: "tree".into(), ready: false, detail: "it is about to stop".into() }
+        } else {
+            // Paused is an operator's choice, as it is for the parts.
+            let ready = matches!(root.state, ChildState::Running | ChildState::Paused);
+            PartState { name: "tree".into(), ready, detail: format!("{:?}", root.state) }
+        };
         let parts = root.children.iter().map(|part| PartState {
             name: part.name.clone(),
             ready: part.is_up(),
