@@ -1,6 +1,7 @@
 //! Brings the process up and down: runtimes, stores, the tree, signals, and the exit code that says how it went.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +22,14 @@ use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::clock;
 use crate::config::live::LiveConfig;
 use crate::config::stream::Compression;
+use crate::config::supervision::OnRootLimit;
 use crate::config::{Config, Loaded};
 use crate::domain::auth::KeyLog;
 use crate::domain::failure::FailureClass;
 use crate::domain::signal::{DLQ_TOPIC, REPLAYS_TOPIC, RETRY_TOPICS, Signal};
 use crate::domain::usage::Meter;
 use crate::messages::serve::ReloadConfig;
+use crate::supervisors::kernel::black_box::BlackBox;
 use crate::supervisors::kernel::exit::ExitReason;
 use crate::supervisors::kernel::lane::Lane;
 use crate::supervisors::kernel::pools::{PoolSizes, Pools};
@@ -34,7 +37,7 @@ use crate::supervisors::kernel::port::Port;
 use crate::supervisors::kernel::tree::{Tree, TreeView};
 use crate::supervisors::kernel::watchdog::WatchdogPolicy;
 use crate::supervisors::tuning::reload::Origin;
-use crate::supervisors::{IO_THREADS, Parts, access, policies, store, tree};
+use crate::supervisors::{IO_THREADS, Parts, access, black_boxes, inspection, policies, store, tree};
 use crate::telemetry::metrics::Metrics;
 
 /// Drained and stopped in order.
@@ -77,18 +80,21 @@ async fn serve(live: LiveConfig, origin: Origin, io: tokio::runtime::Handle) -> 
     // Before anything is announced: without a handler the signal would end the process.
     actix_rt::spawn(reload_on_signal(parts.reloads.port()));
     let pools = Pools::watched(pool_sizes(&config), watchdog(&config));
-    let mut running = Tree::start(&tree(&parts), pools);
+    let mut running = match black_box(&live) {
+        Ok(black_box) => Tree::start_recorded(&tree(&parts), pools, black_box),
+        Err(why) => return report_failure(EXIT_CONFIG, &why),
+    };
     parts.view.store(Arc::new(Some(running.view())));
     let mut stop = std::pin::pin!(stop_signal());
     tokio::select! {
         up = running.ready() => match up {
             Ok(()) => announce(&config),
-            Err(reason) => return ended_by_itself(running, &reason, &log),
+            Err(reason) => return ended_by_itself(running, &reason, &parts, stop, &log).await,
         },
         () = &mut stop => return stopped(running, &live, &log).await,
     }
     tokio::select! {
-        reason = running.failed() => ended_by_itself(running, &reason, &log),
+        reason = running.failed() => ended_by_itself(running, &reason, &parts, stop, &log).await,
         () = &mut stop => stopped(running, &live, &log).await,
     }
 }
@@ -261,7 +267,27 @@ async fn stopped(running: Tree, live: &LiveConfig, log: &EmbeddedLog) -> u8 {
     report_failure(EXIT_UNCLEAN, &format!("did not stop in order, aborted: {}", report.forced.join(", ")))
 }
 
-fn ended_by_itself(running: Tree, reason: &ExitReason, log: &EmbeddedLog) -> u8 {
+/// Where crashes are written down, each with the values of its node's policy that somebody set.
+fn black_box(live: &LiveConfig) -> Result<BlackBox, String> {
+    let config = live.now();
+    let (dir, keep) = (black_boxes(&config), config.supervision.black_box.keep as usize);
+    let live = live.clone();
+    let provenance = move |path: &str| policies::provenance(&live.running().provenance, path);
+    BlackBox::open(dir.clone(), keep, Box::new(provenance))
+        .map_err(|error| format!("supervision.black_box.dir: {} cannot be used: {error}", dir.display()))
+}
+
+async fn ended_by_itself(
+    running: Tree,
+    reason: &ExitReason,
+    parts: &Parts,
+    stop: Pin<&mut impl Future<Output = ()>>,
+    log: &EmbeddedLog,
+) -> u8 {
+    let is_config = matches!(reason, ExitReason::Failed(FailureClass::Config, _));
+    if parts.config().supervision.on_root_limit == OnRootLimit::Halt && !is_config {
+        halted(parts, reason, stop).await;
+    }
     running.abandon();
     // What was acknowledged is on disk already; this only ends the writer.
     log.close(Duration::from_secs(5)).ok();
@@ -269,6 +295,15 @@ fn ended_by_itself(running: Tree, reason: &ExitReason, log: &EmbeddedLog) -> u8 
         ExitReason::Failed(FailureClass::Config, why) => report_failure(EXIT_CONFIG, why),
         other => report_failure(EXIT_ROOT_LIMIT, &format!("the root supervisor gave up: {other}")),
     }
+}
+
+/// Stays up until it is told to stop, with nothing but the API to look at what the tree was when it gave up.
+async fn halted(parts: &Parts, reason: &ExitReason, stop: Pin<&mut impl Future<Output = ()>>) {
+    let http = parts.config().serve.http;
+    tracing::error!(%reason, "the root supervisor gave up: halted for inspection at http://{http}/admin/tree");
+    let api = Tree::start(&inspection(parts), Pools::new(pool_sizes(&parts.config())));
+    stop.await;
+    api.stop(Duration::from_secs(5)).await;
 }
 
 fn report_failure(code: u8, why: &str) -> u8 {

@@ -3,6 +3,7 @@
 //! [`tree`] is the whole of it. Children start from top to bottom, each when the one before it is ready, and drain from
 //! bottom to top: listeners bind last and close first, stores outlive everything that writes to them.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -90,6 +91,11 @@ impl Parts {
     }
 }
 
+/// Folder of the crash records.
+pub fn black_boxes(config: &Config) -> PathBuf {
+    config.data_dir.join(&config.supervision.black_box.dir)
+}
+
 /// The whole tree.
 pub fn tree(parts: &Parts) -> ChildSpec {
     let (store, stores) = store::subtree(parts);
@@ -104,6 +110,15 @@ pub fn tree(parts: &Parts) -> ChildSpec {
         parts.policy(""),
         vec![store, tenant, broker_out, process, stream_in, serve, ingest],
     )
+}
+
+/// What is left for whoever looks into a tree whose root gave up (`on_root_limit = "halt"`): the API alone. What it would
+/// ask of the rest goes unanswered.
+pub fn inspection(parts: &Parts) -> ChildSpec {
+    let (_, stores) = store::subtree(parts);
+    let (_, gate) = tenant::subtree(parts, &stores);
+    let (_, stream::BrokerPorts { letters, .. }) = stream::broker_out(parts);
+    ChildSpec::supervisor("root", parts.policy(""), vec![serve::subtree(parts, gate, letters)])
 }
 
 impl std::fmt::Debug for Parts {

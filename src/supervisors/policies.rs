@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use crate::config::node::Source;
 use crate::config::policy::{self, IntensityPer, NodePolicy, OnLimit, Place, Strategy};
 use crate::config::units::ByteSize;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Provenance};
 
 use super::kernel::policy as kernel;
 
@@ -74,6 +75,19 @@ pub fn check(config: &Config) -> Vec<ConfigError> {
     let known: Vec<(&str, NodePolicy)> =
         PATHS.iter().filter(|path| !path.is_empty()).map(|path| (*path, built_in(config, path))).collect();
     config.supervision.check_nodes(&known)
+}
+
+/// The values of the policy of the node at `path` that somebody set, each as `key = value   # source`.
+pub fn provenance(values: &Provenance, path: &str) -> Vec<String> {
+    let parts: Vec<&str> = path.split('.').collect();
+    let mut tables = vec![format!("{}.", policy::DEFAULTS)];
+    tables.extend((1..=parts.len()).map(|n| format!("supervision.tree.{}.", parts[..n].join("."))));
+    let of_node = |key: &str| {
+        let own = tables.iter().find_map(|table| key.strip_prefix(table.as_str()));
+        own.is_some_and(|own| NodePolicy::KEYS.contains(&own.split('.').next().unwrap_or_default()))
+    };
+    let set = values.iter().filter(|(key, found)| found.source != Source::Default && of_node(key));
+    set.map(|(key, found)| format!("{key} = {}   # {}", found.value, found.source)).collect()
 }
 
 /// What the code holds right where the configuration says nothing.

@@ -39,6 +39,7 @@ pub fn subtree(parts: &Parts, gate: Arc<dyn TenantGate>, letters: Port<AskLetter
             access: parts.admin.clone(),
             view: parts.view.clone(),
             metrics: parts.metrics.clone(),
+            black_boxes: super::black_boxes(&parts.config()),
             letters,
             streams: events::streams(),
             closing: tokio::sync::watch::Sender::new(false),

@@ -5,6 +5,8 @@ mod support;
 
 mod clients;
 mod crash;
+#[cfg(feature = "chaos")]
+mod crashes;
 mod examples;
 mod exits;
 #[cfg(feature = "chaos")]

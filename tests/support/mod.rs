@@ -109,6 +109,11 @@ impl Obtrace {
         wait(&mut self.child, Duration::from_secs(60)).expect("it ends after SIGTERM")
     }
 
+    /// How it ended by itself, within this time.
+    pub fn ended(&mut self, within: Duration) -> ExitStatus {
+        wait(&mut self.child, within).expect("it ends by itself")
+    }
+
     /// Whether the process still runs.
     pub fn is_alive(&mut self) -> bool {
         self.child.try_wait().expect("try_wait").is_none()
@@ -118,6 +123,12 @@ impl Obtrace {
     pub fn get(&self, path: &str) -> (u16, Value) {
         let (status, body) = get(&format!("{}{path}", self.api));
         (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
+    }
+
+    /// As [`Obtrace::get`], where it may be that nobody answers.
+    pub fn try_get(&self, path: &str) -> Option<(u16, Value)> {
+        let (status, body) = try_get(&format!("{}{path}", self.api))?;
+        Some((status, serde_json::from_str(&body).unwrap_or(Value::String(body))))
     }
 
     /// Asks until `good` says so of the answer; fails with the last answer after `within`.
@@ -209,6 +220,11 @@ pub fn wait(child: &mut Child, within: Duration) -> Option<ExitStatus> {
 /// `GET` with status and body; fails when nobody answers.
 pub fn get(url: &str) -> (u16, String) {
     try_get(url).unwrap_or_else(|| panic!("{url} does not answer"))
+}
+
+/// `GET` of which nobody wants to know what came of it.
+pub fn quietly_get(url: &str) {
+    try_get(url);
 }
 
 /// `POST` with status, headers (lower-case names) and body.

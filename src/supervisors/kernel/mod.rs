@@ -4,6 +4,7 @@
 //! [`child_ref::ChildRef`]s that stay valid while the actors behind them come and go.
 
 pub mod backoff;
+pub mod black_box;
 pub mod brain;
 pub mod breaker;
 mod budget;

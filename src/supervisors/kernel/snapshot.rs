@@ -97,6 +97,7 @@ struct Cell {
     due: Option<Instant>,
     last_failure: Option<String>,
     last_failure_at: Option<u64>,
+    black_box: Option<String>,
     account: Option<Account>,
     probe: Option<Probe>,
 }
@@ -169,6 +170,9 @@ pub struct NodeSnapshot {
     /// When that was, as Unix nanoseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure_at: Option<u64>,
+    /// File that tells of its last crash, in the folder of crash records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub black_box: Option<String>,
     /// True when an operator paused it or what stands over it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
@@ -232,6 +236,7 @@ impl Node {
                 due: None,
                 last_failure: None,
                 last_failure_at: None,
+                black_box: None,
                 account: None,
                 probe: None,
             }),
@@ -386,6 +391,15 @@ impl Node {
         self.note(EventKind::exited(reason));
     }
 
+    /// Names the record of its last crash.
+    pub(super) fn set_black_box(&self, name: Option<String>) {
+        self.cell.lock().black_box = name;
+    }
+
+    pub(super) fn journal(&self) -> &Journal {
+        self.scribe.journal()
+    }
+
     pub(super) fn lanes(&self) -> &[Arc<dyn LaneView>] {
         &self.lanes
     }
@@ -450,6 +464,7 @@ impl Node {
             degraded: cell.probe.as_ref().and_then(Probe::degradation),
             last_failure: cell.last_failure.clone(),
             last_failure_at: cell.last_failure_at,
+            black_box: cell.black_box.clone(),
             paused: self.is_paused(),
             quarantine_left_s: quarantined
                 .map(|at| at.saturating_duration_since(clock::now()).as_secs_f64().ceil() as u64),

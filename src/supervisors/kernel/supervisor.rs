@@ -15,6 +15,7 @@ use futures_util::future::{AbortHandle, Abortable};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::black_box::BlackBox;
 use super::brain::{Brain, Exit, Verdict};
 use super::control::Errand;
 use super::events::{ChildEvent, Events};
@@ -62,6 +63,7 @@ pub(super) struct Supervisor {
 pub(super) struct Shared {
     pub(super) pools: Pools,
     pub(super) ledger: Ledger,
+    pub(super) black_box: BlackBox,
 }
 
 enum Step {
@@ -435,8 +437,9 @@ impl Supervisor {
         self.note_exit(child, &reason);
         let run = self.slots[child].run.take();
         let ran = run.as_ref().map_or(Duration::ZERO, |run| clock::now() - run.started);
-        let suspect =
-            run.is_some_and(|run| self.fell_with(child, &run.probe).is_some_and(|held| held.is_suspect()));
+        let held = run.and_then(|run| self.fell_with(child, &run.probe));
+        let suspect = held.as_ref().is_some_and(Held::is_suspect);
+        self.write_down(child, &reason, held);
         let now = clock::now() - self.born;
         let exit = Exit { child, reason: &reason, ran, now, chance: rand::random::<f64>(), suspect };
         match self.decide(exit, &running) {
@@ -515,6 +518,15 @@ impl Supervisor {
         node.ended(reason);
         if !reason.is_normal() {
             tracing::error!(child = node.path, generation = node.generations.newest(), %reason, "child failed");
+        }
+    }
+
+    /// Has a crash written down. What only lost its thread to another did not crash, and a supervisor's end has its record
+    /// with the child that caused it.
+    fn write_down(&self, child: usize, reason: &ExitReason, held: Option<Held>) {
+        let slot = &self.slots[child];
+        if slot.is_worker() && !reason.is_normal() && *reason != ExitReason::Displaced {
+            slot.node.set_black_box(self.shared.black_box.record(&slot.node, reason, held));
         }
     }
 

@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
+use super::black_box::BlackBox;
 use super::events::Events;
 use super::exit::ExitReason;
 use super::journal::EventKind;
@@ -144,6 +145,11 @@ impl TreeView {
 impl Tree {
     /// Starts the tree on this thread, which must run an actix `System`. Returns at once; see [`Tree::ready`].
     pub fn start(root: &ChildSpec, pools: Pools) -> Self {
+        Self::start_recorded(root, pools, BlackBox::default())
+    }
+
+    /// As [`Tree::start`], with each crash written down.
+    pub fn start_recorded(root: &ChildSpec, pools: Pools, black_box: BlackBox) -> Self {
         panics::install_hook();
         let node = Node::root(root);
         let events = Events::default();
@@ -151,7 +157,7 @@ impl Tree {
         node.launched(probe.clone());
         node.note(EventKind::Launched);
         let ledger = Ledger::default();
-        let shared = Shared { pools: pools.clone(), ledger: ledger.clone() };
+        let shared = Shared { pools: pools.clone(), ledger: ledger.clone(), black_box };
         let supervisor = Supervisor::new(root, node.clone(), probe.clone(), shared);
         let ended = node.clone();
         let task = tokio::task::spawn_local(async move {

@@ -3,6 +3,7 @@
 //! In: a request that [`guard`] let in. Out: JSON or metrics text; problem documents for what cannot be done. A route
 //! added to [`ENDPOINTS`] is guarded without further ado: GET and HEAD look, every other method changes something.
 
+pub mod black_boxes;
 pub mod config;
 pub mod dlq;
 pub mod events;
@@ -10,6 +11,7 @@ pub mod guard;
 pub mod orders;
 pub mod tree;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use actix_web::middleware::from_fn;
@@ -36,6 +38,8 @@ pub struct AdminDeps {
     pub view: SharedView,
     /// The metrics of the process.
     pub metrics: Metrics,
+    /// Folder of the crash records.
+    pub black_boxes: PathBuf,
     /// The dead letters.
     pub letters: Port<AskLetters>,
     /// Bounds the open streams of events, over all workers.
@@ -90,6 +94,18 @@ pub const ENDPOINTS: &[AdminEndpoint] = &[
                 .app_data(body)
                 .route(web::post().to(orders::give))
                 .default_service(web::to(reply::only_post))
+        },
+    },
+    AdminEndpoint {
+        path: "/black-boxes",
+        mount: |resource| {
+            resource.route(look().to(black_boxes::list)).default_service(web::to(reply::only_get))
+        },
+    },
+    AdminEndpoint {
+        path: "/black-boxes/{name}",
+        mount: |resource| {
+            resource.route(look().to(black_boxes::show)).default_service(web::to(reply::only_get))
         },
     },
     AdminEndpoint {

@@ -45,6 +45,7 @@ fn deps(token: Option<&str>, loopback: bool, view: Option<TreeView>) -> AdminDep
         access: Arc::new(ArcSwap::from_pointee(AdminAccess::new(token, loopback))),
         view: Arc::new(ArcSwap::from_pointee(view)),
         metrics: Metrics::new(),
+        black_boxes: std::path::PathBuf::from("none"),
         letters: letters.port(),
         streams: super::events::streams(),
         closing: watch::Sender::new(false),
