@@ -31,7 +31,7 @@ use crate::supervisors::kernel::exit::ExitReason;
 use crate::supervisors::kernel::lane::Lane;
 use crate::supervisors::kernel::pools::{PoolSizes, Pools};
 use crate::supervisors::kernel::port::Port;
-use crate::supervisors::kernel::tree::Tree;
+use crate::supervisors::kernel::tree::{Tree, TreeView};
 use crate::supervisors::kernel::watchdog::WatchdogPolicy;
 use crate::supervisors::tuning::reload::Origin;
 use crate::supervisors::{IO_THREADS, Parts, access, policies, store, tree};
@@ -229,9 +229,27 @@ async fn stop_signal() {
     }
 }
 
+/// Fails `/readyz` for `supervision.lame_duck`, so that a balancer turns away before the listeners close; another signal
+/// cuts it short.
+async fn lame_duck(view: &TreeView, wait: Duration) {
+    view.announce_stop();
+    if wait.is_zero() {
+        return;
+    }
+    tracing::info!(?wait, "not ready any more, stopping after this wait; another signal stops at once");
+    tokio::select! {
+        () = tokio::time::sleep(wait) => {}
+        () = stop_signal() => tracing::info!("a second signal: stopping at once"),
+    }
+}
+
 async fn stopped(running: Tree, live: &LiveConfig, log: &EmbeddedLog) -> u8 {
+    let (begun, supervision) = (clock::now(), live.now().supervision.clone());
+    lame_duck(&running.view(), supervision.lame_duck).await;
     tracing::info!("stopping");
-    let report = running.stop(live.now().supervision.shutdown_budget).await;
+    // The budget counts from the signal.
+    let left = supervision.shutdown_budget.saturating_sub(clock::now() - begun);
+    let report = running.stop(left).await;
     let closed = log.close(Duration::from_secs(5));
     if let Err(error) = &closed {
         tracing::error!(%error, "the event log did not close in order");

@@ -25,6 +25,7 @@ mod doctor;
 mod key;
 mod look;
 mod remote;
+mod top;
 mod tree;
 
 /// An observability backend: OpenTelemetry in, durable, stored and found again, on supervised actors.
@@ -49,6 +50,8 @@ enum Command {
     Tree(tree::TreeArgs),
     /// Dead letters of a running Obtrace: what could not be stored, and putting it back
     Dlq(dlq::DlqArgs),
+    /// A live view of a running Obtrace: lanes, rates, restarts, events
+    Top(top::TopArgs),
     /// Looks at this machine, the configuration and a running Obtrace, and says what to do
     Doctor(Box<doctor::DoctorArgs>),
     /// Look at the configuration
@@ -107,6 +110,7 @@ impl Cli {
             Command::Load(args) => tool(load::run(*args)),
             Command::Tree(args) => client(tree::run(args)),
             Command::Dlq(args) => client(dlq::run(args)),
+            Command::Top(args) => client(top::run(args)),
             Command::Config(command) => config::run(&command),
             Command::Doctor(args) => client(doctor::run(*args)),
             Command::Key(command) => key::run(&command),

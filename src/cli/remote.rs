@@ -39,15 +39,23 @@ impl Remote {
     /// `GET` of a path with a query.
     pub(super) async fn get_with(&self, path: &str, query: &[(String, String)]) -> Result<Value, String> {
         let url = self.url(path);
-        let request = self.request(Method::GET, path)?.query(query).timeout(PATIENCE);
+        let request = self.request(Method::GET, path)?.query(query).timeout(self.patience);
         let answer = self.send(request, &url).await?;
         answer.json().await.map_err(|error| format!("{url} answers what is no JSON: {error}"))
+    }
+
+    /// `GET` of a path as text.
+    pub(super) async fn text(&self, path: &str) -> Result<String, String> {
+        let url = self.url(path);
+        let answer = self.send(self.request(Method::GET, path)?.timeout(self.patience), &url).await?;
+        answer.text().await.map_err(|error| format!("{url} broke off: {error}"))
     }
 
     /// `POST` of JSON to a path.
     pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
         let url = self.url(path);
-        let answer = self.send(self.request(Method::POST, path)?.json(body).timeout(PATIENCE), &url).await?;
+        let request = self.request(Method::POST, path)?.timeout(self.patience).json(body);
+        let answer = self.send(request, &url).await?;
         answer.json().await.map_err(|error| format!("{url} answers what is no JSON: {error}"))
     }
 

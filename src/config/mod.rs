@@ -11,6 +11,7 @@ pub mod ingest;
 pub mod layers;
 pub mod live;
 pub mod node;
+pub mod observe;
 pub mod plan;
 pub mod policy;
 pub mod process;
@@ -37,6 +38,7 @@ pub use reader::Explained;
 
 use effect::Effect::{Live, Process};
 use ingest::IngestConfig;
+use observe::ObserveConfig;
 use process::ProcessConfig;
 use reader::Reader;
 use schema::{Validate, config_enum, config_struct};
@@ -78,6 +80,8 @@ config_struct! {
         store: StoreConfig = StoreConfig::default() => Process,
         /// Serve: the REST API.
         serve: ServeConfig = ServeConfig::default() => Live,
+        /// Observe: what Obtrace tells of itself.
+        observe: ObserveConfig = ObserveConfig::default() => Live,
         /// Tenant: API keys, plans, and the gate that holds tenants to them.
         tenant: TenantConfig = TenantConfig::default() => Live,
         /// Supervision: how actors are restarted, started and stopped.

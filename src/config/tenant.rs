@@ -16,7 +16,7 @@ use super::reader::{Leaf, Reader};
 use super::reference::Reference;
 use super::schema::{Setting, Validate, config_struct, leaf_setting, list_items};
 use crate::domain::plan::{Plan, TenantPlan, UNLIMITED};
-use crate::domain::scope::{DEFAULT_TENANT, Scope};
+use crate::domain::scope::{DEFAULT_TENANT, OWN_TENANT, Scope};
 
 config_struct! {
     /// Tenants, their keys and their plans.
@@ -211,6 +211,12 @@ impl Validate for KeyConfig {
         }
         if let Err(invalid) = self.scope() {
             at.refuse(&[invalid.part], &format!("is wrong: {invalid}"));
+        }
+        if self.tenant == OWN_TENANT {
+            at.refuse(
+                &["tenant"],
+                &format!("is reserved: {OWN_TENANT} is Obtrace's own telemetry, read by operators"),
+            );
         }
         if self.retention_days == Some(0) {
             at.refuse(&["retention_days"], "must be at least 1");

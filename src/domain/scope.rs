@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// The tenant that a loopback client without a key lands in when Obtrace runs in dev mode.
 pub const DEFAULT_TENANT: &str = "default";
 
+/// The tenant of Obtrace's own telemetry. No key leads to it.
+pub const OWN_TENANT: &str = "_obtrace";
+
 /// Longest accepted scope part, in bytes.
 pub const MAX_SCOPE_PART: usize = 64;
 
@@ -52,6 +55,16 @@ impl Scope {
             app: check("app", app, true)?,
             env: check("env", env, true)?,
         })
+    }
+
+    /// The scope of Obtrace's own telemetry.
+    pub fn own() -> Self {
+        Self {
+            tenant: Arc::from(OWN_TENANT),
+            project: Arc::from("obtrace"),
+            app: Arc::from(""),
+            env: Arc::from(""),
+        }
     }
 
     /// The scope of a loopback client without a key in dev mode.

@@ -9,7 +9,7 @@ use crate::config::{Config, ConfigError};
 use super::kernel::policy as kernel;
 
 /// Every path of the tree that has a policy, in start order.
-pub const PATHS: [&str; 27] = [
+pub const PATHS: [&str; 28] = [
     "",
     "store",
     "store.engine",
@@ -24,6 +24,7 @@ pub const PATHS: [&str; 27] = [
     "broker_out.producer",
     "broker_out.retention",
     "broker_out.letters",
+    "broker_out.self_telemetry",
     "process",
     "process.otlp",
     "stream_in",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::actors::serve::http::admin::AdminDeps;
+use crate::actors::serve::http::admin::{AdminDeps, events};
 use crate::actors::serve::listener::{ApiListener, Gateway};
 use crate::actors::serve::query::QueryHandler;
 use crate::actors::serve::reloader::{Reloader, Tuning};
@@ -40,6 +40,8 @@ pub fn subtree(parts: &Parts, gate: Arc<dyn TenantGate>, letters: Port<AskLetter
             view: parts.view.clone(),
             metrics: parts.metrics.clone(),
             letters,
+            streams: events::streams(),
+            closing: tokio::sync::watch::Sender::new(false),
             tuning: tuning.clone(),
             reloads: parts.reloads.port(),
         },

@@ -7,6 +7,7 @@ use crate::actors::stream::consumer::{ConsumerDeps, PartitionConsumer, Rung};
 use crate::actors::stream::letters::LetterDesk;
 use crate::actors::stream::producer::Producer;
 use crate::actors::stream::retention::Retention;
+use crate::actors::stream::self_telemetry::{SelfTelemetry, SelfTelemetryDeps};
 use crate::domain::signal::{RETRY_TOPICS, Signal};
 use crate::messages::process::ProcessBlock;
 use crate::messages::stream::{AppendRecord, AskLetters};
@@ -49,8 +50,22 @@ pub fn broker_out(parts: &Parts) -> (ChildSpec, BrokerPorts) {
     let log = parts.log.clone();
     let letters = ChildSpec::worker("letters", policy, move |_| LetterDesk::new(log.clone(), port.clone()))
         .reads(&desk_lane);
-    let children = vec![producer, retention.build(), letters.build()];
+    let own = self_telemetry(parts, ports.producer.clone());
+    let children = vec![producer, retention.build(), letters.build(), own];
     (ChildSpec::supervisor("broker_out", parts.policy("broker_out"), children), ports)
+}
+
+/// What tells of the process itself, to the producer beside it.
+fn self_telemetry(parts: &Parts, producer: Port<AppendRecord>) -> ChildSpec {
+    let deps = SelfTelemetryDeps {
+        config: parts.live.clone(),
+        log: parts.log.clone(),
+        producer,
+        metrics: parts.metrics.clone(),
+        view: parts.view.clone(),
+    };
+    let policy = parts.policy("broker_out.self_telemetry");
+    ChildSpec::worker("self_telemetry", policy, move |_| SelfTelemetry::new(deps.clone())).build()
 }
 
 /// Most records of a rung in one block: each is stored by itself.

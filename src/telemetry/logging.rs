@@ -7,6 +7,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
+use super::own::logs::OwnLines;
 use crate::config::LogFormat;
 
 /// What stands below every filter: the accept loop's own lines say nothing that ours do not.
@@ -24,7 +25,7 @@ pub fn install(filter: &str, format: LogFormat) {
         LogFormat::Json => lines.json().boxed(),
     };
     // The filter comes first: it is what the handle's type names. An error means that there is a subscriber already.
-    if tracing_subscriber::registry().with(layer).with(lines).try_init().is_ok() {
+    if tracing_subscriber::registry().with(layer).with(lines).with(OwnLines).try_init().is_ok() {
         FILTER.set(handle).ok();
     } else {
         set_filter(filter);

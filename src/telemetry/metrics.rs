@@ -1,19 +1,24 @@
-//! The metrics of the process, in Prometheus text at `/metrics`. Labels come from closed sets, never from telemetry.
+//! The metrics of the process, as OpenMetrics text at `/metrics`. Labels come from closed sets, never from telemetry.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::restarts::Restarts;
+use super::tree_metrics;
+use crate::clock;
 use crate::domain::offence::Cause;
 use crate::domain::refusal::{Accepted, Refusal};
 use crate::domain::signal::Signal;
 use crate::messages::ingest::ReceiveExport;
-use crate::supervisors::kernel::snapshot::{ChildState, TreeSnapshot};
+use crate::supervisors::kernel::tree::TreeView;
 
 /// All metrics. Cheap to clone.
 #[derive(Clone)]
@@ -32,15 +37,12 @@ struct Inner {
     retried: Family<RungOnly, Counter>,
     dead_by_class: Family<ClassOnly, Counter>,
     queries: Family<QueryLabels, Counter>,
+    acks: Family<SignalOnly, Histogram, fn() -> Histogram>,
+    own_dropped: Family<SignalOnly, Gauge>,
+    restarts: Mutex<Restarts>,
     gate_fail_open: Family<Reason, Counter>,
     reloads: Family<ReloadLabels, Counter>,
     restart_pending: Gauge,
-    child_state: Family<ChildLabels, Gauge>,
-    restarts: Family<ChildLabels, Gauge>,
-    generation: Family<ChildLabels, Gauge>,
-    lane_messages: Family<ChildLabels, Gauge>,
-    lane_bytes: Family<ChildLabels, Gauge>,
-    poison: Family<ChildLabels, Gauge>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -79,9 +81,12 @@ struct ReloadLabels {
     result: &'static str,
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ChildLabels {
-    path: String,
+/// Bounds of the time from a request's arrival to its acknowledgement, in seconds.
+const ACK_BOUNDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+fn ack_times() -> Histogram {
+    Histogram::new(ACK_BOUNDS)
 }
 
 impl Default for Metrics {
@@ -100,7 +105,7 @@ impl Metrics {
             bytes: counted(&mut registry, "ingest_bytes", "Request bytes received, as sent"),
             stored: counted(&mut registry, "process_rows", "Rows stored"),
             dead: counted(&mut registry, "process_dead_letters", "Records put into the dead letters"),
-            poisonous: counted(&mut registry, "poison", "Failures of single items, by class"),
+            poisonous: counted(&mut registry, "poison_items", "Failures of single items, by class"),
             retried: counted(&mut registry, "retried", "Items put onto the retry ladder, by rung"),
             dead_by_class: counted(&mut registry, "dead", "Items put into the dead letters, by class"),
             queries: counted(&mut registry, "serve_queries", "Queries by outcome"),
@@ -115,16 +120,18 @@ impl Metrics {
                 "config_restart_pending",
                 "Keys whose reloaded value waits for a restart of the process",
             ),
-            child_state: counted(
+            acks: {
+                let acks = Family::new_with_constructor(ack_times as fn() -> Histogram);
+                let help = "Time from a request's arrival to its acknowledgement, in seconds";
+                registry.register("ingest_ack_seconds", help, acks.clone());
+                acks
+            },
+            own_dropped: counted(
                 &mut registry,
-                "child_state",
-                "0 stopped, 1 running, 2 degraded, 3 starting, 4 backing off, 5 quarantined, 6 draining, 7 paused, 8 drained",
+                "own_telemetry_dropped",
+                "Own log lines and traces dropped since the start, over their rate or for want of room",
             ),
-            restarts: counted(&mut registry, "child_restarts", "Restarts since the process started"),
-            generation: counted(&mut registry, "child_generation", "Number of the incarnation"),
-            lane_messages: counted(&mut registry, "lane_messages", "Messages resident in the lane"),
-            lane_bytes: counted(&mut registry, "lane_bytes", "Bytes resident in the lane"),
-            poison: counted(&mut registry, "lane_poisoned", "Messages that took the poison path"),
+            restarts: Mutex::default(),
             registry: Mutex::new(Registry::default()),
         };
         *inner.registry.lock() = registry;
@@ -139,6 +146,8 @@ impl Metrics {
         inner.bytes.get_or_create(&SignalOnly { signal }).inc_by(request.body.len() as u64);
         match outcome {
             Ok(accepted) => {
+                let took = clock::unix_nanos().saturating_sub(request.received_at_ns);
+                inner.acks.get_or_create(&SignalOnly { signal }).observe(took as f64 / 1e9);
                 inner.requests.get_or_create(&label("accepted")).inc();
                 inner.records.get_or_create(&label("accepted")).inc_by(accepted.accepted);
                 if accepted.rejected > 0 {
@@ -151,21 +160,23 @@ impl Metrics {
         }
     }
 
-    /// A block was settled: rows stored, records dead-lettered.
-    pub fn settled(&self, signal: Signal, rows: u64, dead: u64) {
-        let label = SignalOnly { signal: signal.as_str() };
-        self.inner.stored.get_or_create(&label).inc_by(rows);
-        self.inner.dead.get_or_create(&label).inc_by(dead);
+    /// A block was settled: rows stored.
+    pub fn settled(&self, signal: Signal, rows: u64) {
+        self.inner.stored.get_or_create(&SignalOnly { signal: signal.as_str() }).inc_by(rows);
     }
 
     /// An item was put aside into `topic`: a rung of the retry ladder or the dead letters.
-    pub fn put_aside(&self, cause: Cause, topic: &'static str) {
+    pub fn put_aside(&self, cause: Cause, topic: &'static str, signal: Option<Signal>) {
         let label = ClassOnly { class: cause.as_str() };
         self.inner.poisonous.get_or_create(&label).inc();
-        match topic.strip_prefix("obtrace.retry.") {
-            Some(rung) => self.inner.retried.get_or_create(&RungOnly { rung }).inc(),
-            None => self.inner.dead_by_class.get_or_create(&label).inc(),
-        };
+        if let Some(rung) = topic.strip_prefix("obtrace.retry.") {
+            self.inner.retried.get_or_create(&RungOnly { rung }).inc();
+            return;
+        }
+        self.inner.dead_by_class.get_or_create(&label).inc();
+        if let Some(signal) = signal {
+            self.inner.dead.get_or_create(&SignalOnly { signal: signal.as_str() }).inc();
+        }
     }
 
     /// A query ended.
@@ -190,30 +201,27 @@ impl Metrics {
         self.inner.restart_pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
     }
 
-    /// Everything as Prometheus text, with the tree as it is in `snapshot`.
-    pub fn render(&self, snapshot: &TreeSnapshot) -> String {
-        self.observe(snapshot);
-        let mut text = String::new();
-        // Writing into a String cannot fail.
-        encode(&mut text, &self.inner.registry.lock()).ok();
-        text
+    /// So many own log lines and traces were dropped since the start.
+    pub fn own_dropped(&self, lines: u64, traces: u64) {
+        for (signal, n) in [("logs", lines), ("traces", traces)] {
+            self.inner.own_dropped.get_or_create(&SignalOnly { signal }).set(signed(n));
+        }
     }
 
-    fn observe(&self, snapshot: &TreeSnapshot) {
-        let inner = &self.inner;
-        // Sessions come and go with connections: their names would pile up as labels.
-        for node in snapshot.root.walk().into_iter().filter(|node| !node.path.starts_with("ingest.sessions."))
-        {
-            let label = ChildLabels { path: node.path.clone() };
-            inner.child_state.get_or_create(&label).set(state_number(node.state));
-            inner.restarts.get_or_create(&label).set(signed(node.restarts));
-            inner.generation.get_or_create(&label).set(signed(node.generation));
-            for lane in &node.lanes {
-                inner.lane_messages.get_or_create(&label).set((lane.queued + lane.leased) as i64);
-                inner.lane_bytes.get_or_create(&label).set(lane.bytes as i64);
-                inner.poison.get_or_create(&label).set(signed(lane.poisoned));
-            }
+    /// Everything as OpenMetrics text, with the tree as it is now.
+    pub fn render(&self, view: &TreeView) -> String {
+        let snapshot = view.snapshot();
+        let mut text = String::new();
+        // Writing into a String cannot fail.
+        encode_registry(&mut text, &self.inner.registry.lock()).ok();
+        for family in tree_metrics::families(&snapshot) {
+            family.write(&mut text);
         }
+        let mut restarts = self.inner.restarts.lock();
+        restarts.follow(&view.journal());
+        restarts.family(&snapshot).write(&mut text);
+        encode_eof(&mut text).ok();
+        text
     }
 }
 
@@ -242,20 +250,6 @@ fn refusal_name(refusal: &Refusal) -> &'static str {
         Refusal::Unavailable { .. } => "unavailable",
         Refusal::OverQuota { .. } => "over_quota",
         Refusal::Internal(_) => "internal",
-    }
-}
-
-fn state_number(state: ChildState) -> i64 {
-    match state {
-        ChildState::Stopped => 0,
-        ChildState::Running => 1,
-        ChildState::Degraded => 2,
-        ChildState::Starting => 3,
-        ChildState::BackingOff => 4,
-        ChildState::Quarantined => 5,
-        ChildState::Draining => 6,
-        ChildState::Paused => 7,
-        ChildState::Drained => 8,
     }
 }
 

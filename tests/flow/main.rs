@@ -6,6 +6,7 @@ mod support;
 mod clients;
 mod crash;
 mod examples;
+mod exits;
 #[cfg(feature = "chaos")]
 mod faults;
 mod ingest;

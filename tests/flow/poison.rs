@@ -156,7 +156,7 @@ fn one_item_of_a_batch_costs_one_restart_and_only_itself() {
         send(&obtrace, signal, &request(signal, ITEMS, 17, "planted-17"));
         wait_stored(&obtrace, signal, ITEMS - 1);
         assert_eq!(worker_restarts(&obtrace), n, "one restart for each poisonous batch");
-        assert_eq!(counter(&obtrace, "obtrace_poison_total", "class=\"panic\""), n);
+        assert_eq!(counter(&obtrace, "obtrace_poison_items_total", "class=\"panic\""), n);
         assert_eq!(counter(&obtrace, "obtrace_dead_total", "class=\"panic\""), n);
     }
     let (_, tree) = obtrace.get("/admin/tree");
@@ -320,7 +320,7 @@ fn an_outage_of_the_store_leads_nowhere_near_the_dead_letters() {
     }
     // Long enough for every rung, several times over.
     std::thread::sleep(Duration::from_secs(3));
-    for name in ["obtrace_retried_total", "obtrace_dead_total", "obtrace_poison_total"] {
+    for name in ["obtrace_retried_total", "obtrace_dead_total", "obtrace_poison_items_total"] {
         assert_eq!(counter(&obtrace, name, ""), 0, "{name}");
     }
     assert_eq!(obtrace.stop().code(), Some(0));

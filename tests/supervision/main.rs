@@ -9,6 +9,7 @@ mod lanes_model;
 mod liveness;
 mod measures;
 mod orders;
+mod poison;
 mod policies;
 mod refs;
 mod starting;

@@ -5,3 +5,4 @@ pub mod otlp;
 pub mod settle;
 pub mod transform;
 pub mod trial;
+pub mod watch;

@@ -10,6 +10,8 @@ use actix::AsyncContext;
 use actix::fut::wrap_future;
 
 use super::settle::Outlets;
+use super::watch;
+use crate::clock;
 use crate::messages::process::ProcessBlock;
 use crate::supervisors::kernel::chaos;
 use crate::supervisors::kernel::lane::Lease;
@@ -33,6 +35,7 @@ impl Worker for OtlpWorker {}
 impl Consume<ProcessBlock> for OtlpWorker {
     fn consume(&mut self, lease: Lease<ProcessBlock>, ctx: &mut Seated<Self>) {
         chaos::point("worker.before");
+        let taken = clock::unix_nanos();
         let outlets = self.outlets.clone();
         ctx.spawn(wrap_future(async move {
             let suspect = lease.suspect || lease.attempts() > 0;
@@ -40,6 +43,7 @@ impl Consume<ProcessBlock> for OtlpWorker {
                 suspect || lease.records.iter().any(|record| letter_id(&record.record.headers).is_some());
             // It waits for others, and does not stall: from the start where there is a trial, else once its rows are built.
             let waits = Cell::new(tried.then(|| lease.wait()));
+            let transformed = Cell::new(taken);
             let settle = async {
                 if !suspect && lease.verdict.is_clean() {
                     chaos::poison_wait(lease.records.iter().map(|record| &record.record.payload[..])).await;
@@ -47,6 +51,7 @@ impl Consume<ProcessBlock> for OtlpWorker {
                 let built = || {
                     // Its rows are built: a later crash is not this block's doing.
                     lease.passed();
+                    transformed.set(clock::unix_nanos());
                     waits.set(Some(lease.wait()));
                     lease.generation().is_current()
                 };
@@ -61,6 +66,7 @@ impl Consume<ProcessBlock> for OtlpWorker {
             drop(waits);
             chaos::point("worker.after");
             if let Some(outcome) = settled {
+                watch::block(&lease, [taken, transformed.get()], &outcome);
                 lease.reply.send(outcome);
             }
             lease.ack();

@@ -20,17 +20,19 @@ use super::http::{ApiDeps, Denied, PartState, QueryPort, Readiness, ScopeResolve
 use super::turnstile::Turnstile;
 use crate::clock;
 use crate::config::live::LiveConfig;
+use crate::domain::admin::{AdminAccess, Deed};
 use crate::domain::auth::{KeyLog, KeyTable, key_from_headers};
 use crate::domain::failure::FailureClass;
 use crate::domain::gate::GateAnswer;
 use crate::domain::query::{QueryAnswer, QueryError, QueryRequest};
-use crate::domain::scope::Scope;
+use crate::domain::scope::{OWN_TENANT, Scope};
 use crate::messages::serve::RunQuery;
 use crate::messages::tenant::TenantGate;
 use crate::supervisors::kernel::port::{Port, PortError};
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Seat, Seated, Worker};
 use crate::supervisors::kernel::snapshot::ChildState;
+use crate::supervisors::kernel::tree::SharedView;
 
 /// What the API stands on.
 #[derive(Clone)]
@@ -66,6 +68,7 @@ impl ApiListener {
 
     fn serve(&mut self, ctx: &mut Seated<Self>) -> std::io::Result<()> {
         let gateway = self.gateway.clone();
+        gateway.admin.closing.send_replace(false);
         let server = HttpServer::new(move || {
             App::new().configure(admin::configure(gateway.admin.clone())).configure(configure(gateway.api()))
         })
@@ -106,6 +109,7 @@ impl Worker for ApiListener {
 
     /// Takes no new connections, lets open requests finish, then the server's end stops the actor.
     fn drain(&mut self, _probe: &Probe, _reads_lane: bool, ctx: &mut Seated<Self>) {
+        self.gateway.admin.closing.send_replace(true);
         match self.server.take() {
             Some(server) => drop(ctx.spawn(wrap_future(server.stop(true)))),
             None => ctx.stop(),
@@ -131,7 +135,11 @@ impl Gateway {
                 turnstile: self.turnstile.clone(),
                 config: self.config.clone(),
             }),
-            scopes: Arc::new(Keys(self.keys.clone(), self.key_log.clone())),
+            scopes: Arc::new(Keys {
+                keys: self.keys.clone(),
+                log: self.key_log.clone(),
+                admin: self.admin.access.clone(),
+            }),
             tenants: Arc::new(Tenants(self.gate.clone())),
             readiness: Arc::new(Up(self.admin.view.clone())),
             config: self.config.clone(),
@@ -194,23 +202,39 @@ impl QueryPort for Questions {
     }
 }
 
-struct Keys(Arc<ArcSwap<KeyTable>>, KeyLog);
+struct Keys {
+    keys: Arc<ArcSwap<KeyTable>>,
+    log: KeyLog,
+    admin: Arc<ArcSwap<AdminAccess>>,
+}
+
+/// Header by which an operator asks for Obtrace's own telemetry.
+const TENANT_HEADER: &str = "x-obtrace-tenant";
 
 impl ScopeResolver for Keys {
     fn resolve(&self, headers: &HeaderMap, peer: Option<SocketAddr>) -> Result<Scope, Denied> {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        if headers.contains_key(TENANT_HEADER) {
+            if text(TENANT_HEADER) != Some(OWN_TENANT) {
+                let reason =
+                    format!("{TENANT_HEADER} takes {OWN_TENANT} only: any other tenant follows from its key");
+                return Err(Denied { reason });
+            }
+            let admitted = self.admin.load().admit(Deed::Look, admin::guard::caller(headers, peer));
+            return admitted.map(|_| Scope::own()).map_err(|denied| Denied { reason: denied.to_string() });
+        }
         let key = key_from_headers(text("authorization"), text("x-api-key"));
         let now_s = clock::unix_nanos() / 1_000_000_000;
-        let grant = self.0.load().admit(key, peer.map(|peer| peer.ip()), now_s);
+        let grant = self.keys.load().admit(key, peer.map(|peer| peer.ip()), now_s);
         let grant = grant.map_err(|denied| Denied { reason: denied.to_string() })?;
         if let Some(name) = &grant.key {
-            self.1.touch(name, now_s);
+            self.log.touch(name, now_s);
         }
         Ok(grant.scope)
     }
 }
 
-struct Up(admin::SharedView);
+struct Up(SharedView);
 
 impl Readiness for Up {
     /// Before the tree runs there is nothing to be blocked.
@@ -223,8 +247,13 @@ impl Readiness for Up {
             return vec![PartState { name: "tree".into(), ready: false, detail: "it is starting".into() }];
         };
         let root = view.snapshot().root;
-        let starting = root.state != ChildState::Running;
-        let whole = PartState { name: "tree".into(), ready: !starting, detail: format!("{:?}", root.state) };
+        let whole = if view.is_leaving() {
+            PartState { name: "tree".into(), ready: false, detail: "it is about to stop".into() }
+        } else {
+            // Paused is an operator's choice, as it is for the parts.
+            let ready = matches!(root.state, ChildState::Running | ChildState::Paused);
+            PartState { name: "tree".into(), ready, detail: format!("{:?}", root.state) }
+        };
         let parts = root.children.iter().map(|part| PartState {
             name: part.name.clone(),
             ready: part.is_up(),

@@ -5,3 +5,4 @@ pub mod consumer;
 pub mod letters;
 pub mod producer;
 pub mod retention;
+pub mod self_telemetry;

@@ -55,6 +55,31 @@ pub(crate) fn span(seconds: u64) -> String {
     }
 }
 
+/// `840µs`, `3.7ms`, `1.20s`.
+pub(crate) fn latency(seconds: f64) -> String {
+    match seconds {
+        s if s >= 1.0 => format!("{s:.2}s"),
+        s if s >= 0.1 => format!("{:.0}ms", s * 1e3),
+        s if s >= 0.001 => format!("{:.1}ms", s * 1e3),
+        s => format!("{:.0}µs", s * 1e6),
+    }
+}
+
+/// A bar of `width` cells, filled to `share` of 1.
+pub(crate) fn bar(share: f64, width: usize) -> String {
+    const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
+    let eighths = (share.clamp(0.0, 1.0) * width as f64 * 8.0).round() as usize;
+    // What is not nothing is seen.
+    let eighths = if share > 0.0 { eighths.max(1) } else { 0 };
+    let mut bar: String = "█".repeat(eighths / 8);
+    if !eighths.is_multiple_of(8) {
+        bar.push(EIGHTHS[eighths % 8]);
+    }
+    let cells = eighths.div_ceil(8);
+    bar.push_str(&"·".repeat(width - cells));
+    bar
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,5 +105,18 @@ mod tests {
             ["12s", "2m", "2m10s", "2h05m", "3d04h"].map(String::from),
             [span(12), span(120), span(130), span(7_530), span(3 * 86_400 + 4 * 3600 + 59)]
         );
+        assert_eq!(
+            [latency(0.00084), latency(0.0037), latency(0.25), latency(1.2)],
+            ["840µs", "3.7ms", "250ms", "1.20s"]
+        );
+    }
+
+    #[test]
+    fn a_bar_keeps_its_width_and_shows_the_least_there_is() {
+        for share in [0.0, 0.001, 0.3, 0.5, 0.99, 1.0, 7.0, f64::NAN] {
+            assert_eq!(bar(share, 8).chars().count(), 8, "{share}");
+        }
+        assert_eq!((bar(0.0, 3), bar(1.0, 3), bar(0.5, 4)), ("···".into(), "███".into(), "██··".into()));
+        assert!(bar(0.0001, 8).starts_with('▏'));
     }
 }

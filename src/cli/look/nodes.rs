@@ -21,6 +21,8 @@ pub(crate) struct Node {
     pub(crate) restarts: u64,
     pub(crate) strategy: String,
     pub(crate) window: Option<Window>,
+    pub(crate) handled: u64,
+    pub(crate) busy_ratio: Option<f64>,
     pub(crate) gauges: BTreeMap<String, f64>,
     pub(crate) breaker: Option<Value>,
     pub(crate) paused: bool,
@@ -51,6 +53,7 @@ pub(crate) struct Lane {
     pub(crate) capacity: u64,
     pub(crate) bytes: u64,
     pub(crate) capacity_bytes: u64,
+    pub(crate) acked: u64,
     pub(crate) poisoned: u64,
     pub(crate) shed: u64,
 }
@@ -124,6 +127,12 @@ impl Node {
         lanes
     }
 
+    /// What it handled, members included. A lane that members share is counted once.
+    pub(crate) fn total_handled(&self) -> u64 {
+        let members: u64 = self.children.iter().map(Node::total_handled).sum();
+        self.handled + members
+    }
+
     /// Restarts of itself and of all below.
     pub(crate) fn total_restarts(&self) -> u64 {
         self.restarts + self.children.iter().map(Node::total_restarts).sum::<u64>()
@@ -134,6 +143,13 @@ impl Node {
         let own = self.gauges.get(name).copied();
         let members = self.children.iter().filter_map(|child| child.gauges.get(name)).copied();
         own.or_else(|| members.reduce(|a, b| a + b))
+    }
+
+    /// How busy it is; of several members the mean.
+    pub(crate) fn busy(&self) -> Option<f64> {
+        let members: Vec<f64> = self.children.iter().filter_map(|child| child.busy_ratio).collect();
+        let mean = || (!members.is_empty()).then(|| members.iter().sum::<f64>() / members.len() as f64);
+        self.busy_ratio.filter(|_| self.children.is_empty()).or_else(mean)
     }
 
     /// The state of the breaker in words, if it has one that is not closed.
@@ -151,6 +167,11 @@ impl Node {
         let mut all = vec![self];
         all.extend(self.children.iter().flat_map(Node::walk));
         all
+    }
+
+    /// The node at `path`.
+    pub(crate) fn find(&self, path: &str) -> Option<&Node> {
+        if self.path == path { Some(self) } else { self.children.iter().find_map(|child| child.find(path)) }
     }
 
     /// `48 running · 1 quarantined`, most of them first.

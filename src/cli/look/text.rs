@@ -20,6 +20,8 @@ pub(crate) enum Style {
     Bad,
     /// What is on the way.
     Note,
+    /// The line the cursor is on.
+    Picked,
 }
 
 impl Style {
@@ -32,6 +34,7 @@ impl Style {
             Self::Warn => "33",
             Self::Bad => "1;31",
             Self::Note => "36",
+            Self::Picked => "7",
         }
     }
 }
@@ -60,9 +63,26 @@ impl Line {
         self.push(format!("{:<width$}", cut(text.as_ref(), width)), style)
     }
 
+    /// Adds a piece padded on its left to `width` cells.
+    pub(crate) fn right(&mut self, text: impl AsRef<str>, width: usize, style: Style) -> &mut Self {
+        self.push(format!("{:>width$}", cut(text.as_ref(), width)), style)
+    }
+
     /// Cells it takes.
     pub(crate) fn width(&self) -> usize {
         self.pieces.iter().map(|(text, _)| text.chars().count()).sum()
+    }
+
+    /// Fills up to `width` cells.
+    pub(crate) fn fill(&mut self, width: usize) -> &mut Self {
+        let rest = width.saturating_sub(self.width());
+        self.push(" ".repeat(rest), Style::Plain)
+    }
+
+    /// The line in one style, as that of a cursor.
+    pub(crate) fn all(mut self, style: Style) -> Self {
+        self.pieces.iter_mut().for_each(|(_, own)| *own = style);
+        self
     }
 
     /// The line, at most `width` cells of it, with colours or without.
@@ -106,6 +126,8 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
 pub(crate) struct Paper {
     /// Cells of a line.
     pub(crate) width: usize,
+    /// Lines of a page.
+    pub(crate) height: usize,
     /// With colours.
     pub(crate) colour: bool,
 }
@@ -116,11 +138,11 @@ impl Paper {
         let stdout = std::io::stdout();
         let plain = no_color || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         if !stdout.is_terminal() {
-            return Self { width: usize::MAX, colour: false };
+            return Self { width: usize::MAX, height: usize::MAX, colour: false };
         }
         let size = rustix::termios::tcgetwinsize(stdout).ok().filter(|size| size.ws_col > 0);
-        let width = size.map_or(100, |size| size.ws_col.into());
-        Self { width, colour: !plain }
+        let (width, height) = size.map_or((100, 30), |size| (size.ws_col.into(), size.ws_row.into()));
+        Self { width, height, colour: !plain }
     }
 }
 
@@ -148,7 +170,7 @@ mod tests {
     #[test]
     fn cells_have_their_width() {
         let mut line = Line::new();
-        line.cell("abcdef", 4, Style::Plain).cell("x", 3, Style::Plain);
-        assert_eq!((line.render(80, false), line.width()), ("abc…x".into(), 7));
+        line.cell("abcdef", 4, Style::Plain).right("x", 3, Style::Plain);
+        assert_eq!((line.render(80, false), line.width()), ("abc…  x".into(), 7));
     }
 }

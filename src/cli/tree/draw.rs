@@ -40,13 +40,14 @@ fn collect<'t>(rows: &mut Vec<Row<'t>>, indent: &str, branch: &str, node: &'t No
 }
 
 /// Mark and style of a state.
-fn mark(state: &str) -> (&'static str, Style) {
+pub(in crate::cli) fn mark(state: &str) -> (&'static str, Style) {
     match state {
         "running" => ("●", Style::Good),
         "degraded" => ("◐", Style::Warn),
         "paused" => ("‖", Style::Note),
         "starting" => ("◌", Style::Note),
         "draining" => ("▽", Style::Note),
+        "drained" => ("▽", Style::Warn),
         "backing_off" => ("↻", Style::Bad),
         "quarantined" => ("✖", Style::Bad),
         _ => ("○", Style::Dim),
@@ -78,8 +79,8 @@ impl Row<'_> {
 
 /// The state that matters most of a node, or of the members of a crowd.
 fn worst(node: &Node, crowd: bool) -> &str {
-    const ORDER: [&str; 7] =
-        ["quarantined", "backing_off", "degraded", "starting", "draining", "paused", "stopped"];
+    const ORDER: [&str; 8] =
+        ["quarantined", "backing_off", "degraded", "starting", "draining", "drained", "paused", "stopped"];
     let members = if crowd { node.children.as_slice() } else { &[] };
     let states: Vec<&str> = std::iter::once(node).chain(members).map(Node::shown_state).collect();
     ORDER.into_iter().find(|state| states.contains(state)).unwrap_or(node.shown_state())
@@ -217,7 +218,7 @@ mod tests {
     }
 
     fn drawn(all: bool, width: usize) -> Vec<String> {
-        let paper = Paper { width, colour: false };
+        let paper = Paper { width, height: 24, colour: false };
         draw(&tree(), all, 52_000_000_000, paper).lines().map(str::to_owned).collect()
     }
 

@@ -235,6 +235,22 @@ const PAGE: [&str; 4] = ["start", "end", "limit", "cursor"];
 type Pairs = Vec<(String, String)>;
 
 impl QueryRequest {
+    /// What is asked for, in one word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Trace(_) => "trace",
+            Self::Traces(_) => "traces",
+            Self::Spans(_) => "spans",
+            Self::Logs(_) => "logs",
+            Self::Metrics(_) => "metrics",
+            Self::MetricRange(_) => "metric_range",
+            Self::Services(_) => "services",
+            Self::Operations(_) => "operations",
+        }
+    }
+}
+
+impl QueryRequest {
     /// `GET /traces/{trace_id}`: 32 hex digits, no parameters.
     ///
     /// # Errors

@@ -219,6 +219,9 @@ impl Brain {
 }
 
 #[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::{prop_assert, proptest};
@@ -317,14 +320,6 @@ mod tests {
         assert!(matches!(decide(&mut brain, 1, &panicked(), 1), Verdict::Restart { .. }));
     }
 
-    /// What an operator would work out by hand: all restarts that cost, in the last `period`, of whose budget it is.
-    fn limit_by_hand(costs: &[(usize, u64)], child: usize, now: u64, policy: &Policy) -> bool {
-        let mine = |of: usize| policy.intensity_per == IntensityPer::Supervisor || of == child;
-        let recent = |at: u64| Duration::from_secs(now - at) <= policy.period;
-        let spent = costs.iter().filter(|(of, at)| mine(*of) && recent(*at)).count();
-        spent > policy.intensity as usize
-    }
-
     proptest! {
         #[test]
         fn dependency_exits_never_pass_the_limit(times in proptest::collection::vec(0_u64..60, 1..200)) {
@@ -335,42 +330,6 @@ mod tests {
                 now += step;
                 let restarts = matches!(decide(&mut brain, 0, &reason, now), Verdict::Restart { .. });
                 prop_assert!(restarts);
-            }
-        }
-
-        #[test]
-        fn the_limit_is_the_one_worked_out_by_hand(
-            exits in proptest::collection::vec((0_usize..3, 0_u8..4, 0_u64..15), 1..150),
-            intensity in 0_u32..5, period in 1_u64..60, per_child: bool,
-        ) {
-            let intensity_per = if per_child { IntensityPer::Child } else { IntensityPer::Supervisor };
-            let period = Duration::from_secs(period);
-            let policy = Policy { intensity, period, intensity_per, on_limit: OnLimit::Quarantine, ..Policy::default() };
-            let mut brain = Brain::new(policy.clone());
-            for restart in [Restart::Permanent, Restart::Transient, Restart::Temporary] {
-                brain.add(restart);
-            }
-            let (mut now, mut costs) = (0, Vec::new());
-            for (child, kind, step) in exits {
-                now += step;
-                let reason = match kind {
-                    0 => panicked(),
-                    1 => ExitReason::Done,
-                    2 => ExitReason::Failed(FailureClass::Dependency, "down".into()),
-                    _ => ExitReason::Failed(FailureClass::Fenced, "stale".into()),
-                };
-                let comes_back = kind != 3 && child != 2 && !(child == 1 && kind == 1);
-                let costs_a_restart = comes_back && kind != 2;
-                if costs_a_restart {
-                    costs.push((child, now));
-                }
-                let verdict = decide(&mut brain, child, &reason, now);
-                let expected = match (comes_back, costs_a_restart && limit_by_hand(&costs, child, now, &policy)) {
-                    (false, _) => matches!(verdict, Verdict::StayDown),
-                    (true, true) => matches!(verdict, Verdict::Quarantine { .. }),
-                    (true, false) => matches!(verdict, Verdict::Restart { .. }),
-                };
-                prop_assert!(expected, "{child} {reason} at {now}: {verdict:?}");
             }
         }
     }

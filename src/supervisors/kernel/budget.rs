@@ -32,7 +32,8 @@ impl Budget {
     /// Takes permits if they are free now.
     pub(super) fn try_take(&self, permits: u32) -> Option<Taken<'_>> {
         self.free.try_acquire_many(permits).ok()?.forget();
-        self.pays_no_debt(permits).then_some(Taken { budget: self, permits })
+        // Made only where it counts: dropping one gives its permits back.
+        self.pays_no_debt(permits).then(|| Taken { budget: self, permits })
     }
 
     /// Takes permits, waiting for them.

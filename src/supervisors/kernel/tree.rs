@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -95,9 +96,13 @@ pub struct StopReport {
 #[derive(Debug, Clone)]
 pub struct TreeView {
     pub(super) node: Arc<Node>,
+    leaving: Arc<AtomicBool>,
     pools: Pools,
     pulse: Option<Pulse>,
 }
+
+/// The tree, once it runs: set by whoever starts it, read by whoever looks at it.
+pub type SharedView = Arc<arc_swap::ArcSwap<Option<TreeView>>>;
 
 impl TreeView {
     /// The whole tree as of now.
@@ -120,9 +125,19 @@ impl TreeView {
         self.pulse.as_ref().map(Pulse::root_lag)
     }
 
-    /// True when every node does its work.
+    /// True when every node does its work and nobody announced the end of it.
     pub fn is_up(&self) -> bool {
-        self.node.snapshot().is_up()
+        !self.is_leaving() && self.node.snapshot().is_up()
+    }
+
+    /// Announces that the tree will be stopped soon: it still does its work, but nobody should come to it any more.
+    pub fn announce_stop(&self) {
+        self.leaving.store(true, Ordering::Release);
+    }
+
+    /// True once [`TreeView::announce_stop`] was called.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
     }
 }
 
@@ -152,7 +167,7 @@ impl Tree {
         });
         let watchdog = pools.watchdog().and_then(|policy| Watchdog::start(&pools, policy));
         let pulse = watchdog.as_ref().map(Watchdog::pulse);
-        let root = TreeView { node, pools: pools.clone(), pulse };
+        let root = TreeView { node, leaving: Arc::default(), pools: pools.clone(), pulse };
         Self { root, probe, events, ledger, task, end: None, pools, watchdog }
     }
 

@@ -1,5 +1,7 @@
 //! The guard of the admin routes: a request in → on to its handler with [`Admin`] beside it, or 401 / 403 as a problem.
 
+use std::net::SocketAddr;
+
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
@@ -35,14 +37,18 @@ pub async fn guard(
 
 fn admit(request: &HttpRequest) -> Result<Admin, AdminDenied> {
     let deps = request.app_data::<Data<AdminDeps>>().ok_or(AdminDenied::Closed)?;
-    let headers = request.headers();
     let looks = [Method::GET, Method::HEAD].contains(request.method());
-    let caller = Caller {
+    let deed = if looks { Deed::Look } else { Deed::Change };
+    deps.access.load().admit(deed, caller(request.headers(), request.peer_addr()))
+}
+
+/// What a request brings along.
+pub fn caller(headers: &HeaderMap, peer: Option<SocketAddr>) -> Caller<'_> {
+    Caller {
         bearer: key_from_headers(text(headers, "authorization"), None),
-        peer: request.peer_addr().map(|peer| peer.ip()),
+        peer: peer.map(|peer| peer.ip()),
         relayed: relayed(headers),
-    };
-    deps.access.load().admit(if looks { Deed::Look } else { Deed::Change }, caller)
+    }
 }
 
 /// The problem document of a refusal.

@@ -5,7 +5,9 @@
 
 pub mod config;
 pub mod dlq;
+pub mod events;
 pub mod guard;
+pub mod orders;
 pub mod tree;
 
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use actix_web::middleware::from_fn;
 use actix_web::web;
 use actix_web::{Resource, guard as on};
 use arc_swap::ArcSwap;
+use tokio::sync::{Semaphore, watch};
 
 use super::reply;
 use crate::actors::serve::reloader::Tuning;
@@ -21,11 +24,8 @@ use crate::domain::admin::AdminAccess;
 use crate::messages::serve::ReloadConfig;
 use crate::messages::stream::AskLetters;
 use crate::supervisors::kernel::port::Port;
-use crate::supervisors::kernel::tree::TreeView;
+use crate::supervisors::kernel::tree::SharedView;
 use crate::telemetry::metrics::Metrics;
-
-/// The tree, once it runs.
-pub type SharedView = Arc<ArcSwap<Option<TreeView>>>;
 
 /// What the admin routes stand on. Cheap to clone.
 #[derive(Clone)]
@@ -38,6 +38,10 @@ pub struct AdminDeps {
     pub metrics: Metrics,
     /// The dead letters.
     pub letters: Port<AskLetters>,
+    /// Bounds the open streams of events, over all workers.
+    pub streams: Arc<Semaphore>,
+    /// True from the moment on that the listener takes no more requests: streams end then.
+    pub closing: watch::Sender<bool>,
     /// The configuration, to be shown.
     pub tuning: Arc<dyn Tuning>,
     /// Where reloads are asked for.
@@ -77,6 +81,20 @@ pub const ENDPOINTS: &[AdminEndpoint] = &[
     AdminEndpoint {
         path: "/dlq/{id}",
         mount: |resource| resource.route(look().to(dlq::show)).default_service(web::to(reply::only_get)),
+    },
+    AdminEndpoint {
+        path: "/tree/{path}/{action}",
+        mount: |resource| {
+            let body = web::PayloadConfig::new(orders::MOST_BODY);
+            resource
+                .app_data(body)
+                .route(web::post().to(orders::give))
+                .default_service(web::to(reply::only_post))
+        },
+    },
+    AdminEndpoint {
+        path: "/events",
+        mount: |resource| resource.route(look().to(events::show)).default_service(web::to(reply::only_get)),
     },
     AdminEndpoint {
         path: "/config",

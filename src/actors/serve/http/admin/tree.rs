@@ -18,7 +18,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 pub async fn show(request: HttpRequest, deps: Data<AdminDeps>) -> HttpResponse {
     match view(&deps) {
         Some(view) => reply::ok(&view.snapshot()),
-        None => starting(&request),
+        None => reply::problem(&not_ready(request.path())),
     }
 }
 
@@ -29,10 +29,8 @@ pub async fn show(request: HttpRequest, deps: Data<AdminDeps>) -> HttpResponse {
 )]
 pub async fn metrics(request: HttpRequest, deps: Data<AdminDeps>) -> HttpResponse {
     match view(&deps) {
-        Some(view) => {
-            HttpResponse::Ok().content_type(OPENMETRICS).body(deps.metrics.render(&view.snapshot()))
-        }
-        None => starting(&request),
+        Some(view) => HttpResponse::Ok().content_type(OPENMETRICS).body(deps.metrics.render(&view)),
+        None => reply::problem(&not_ready(request.path())),
     }
 }
 
@@ -42,8 +40,8 @@ pub fn view(deps: &AdminDeps) -> Option<TreeView> {
 }
 
 /// The answer while there is no tree yet.
-pub fn starting(request: &HttpRequest) -> HttpResponse {
-    let mut problem = Problem::new(503, "not-ready", "Not ready", "the tree is starting", request.path());
+pub fn not_ready(path: &str) -> Problem {
+    let mut problem = Problem::new(503, "not-ready", "Not ready", "the tree is starting", path);
     problem.retry_after_seconds = Some(1);
-    reply::problem(&problem)
+    problem
 }

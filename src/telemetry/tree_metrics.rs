@@ -1,0 +1,238 @@
+//! The tree as metrics: a snapshot in, families of samples out. Bounded: a group of many members is one path.
+
+use std::collections::BTreeMap;
+
+use super::exposition::{Family, Kind};
+use crate::supervisors::kernel::lane::LaneStats;
+use crate::supervisors::kernel::meter::POLL_BUCKETS_S;
+use crate::supervisors::kernel::snapshot::{ChildState, NodeSnapshot, TreeSnapshot};
+
+/// Groups of more members than this are summed up under `GROUP.*`: members come and go, and with them their series.
+pub const MOST_MEMBERS: usize = 64;
+
+/// Groups whose members come and go with connections: their names would pile up as labels, however few there are at once.
+const PASSING: [&str; 1] = ["ingest.sessions"];
+
+/// Every state, so that a series of each is there from the start.
+const STATES: [ChildState; 9] = [
+    ChildState::Starting,
+    ChildState::Running,
+    ChildState::Degraded,
+    ChildState::Paused,
+    ChildState::BackingOff,
+    ChildState::Quarantined,
+    ChildState::Draining,
+    ChildState::Drained,
+    ChildState::Stopped,
+];
+
+/// The families of a tree.
+pub fn families(snapshot: &TreeSnapshot) -> Vec<Family> {
+    let mut sums = BTreeMap::new();
+    gather(&snapshot.root, None, &mut sums);
+    write(&sums)
+}
+
+/// What is known under one path: of one node, or of the members of a large group together.
+#[derive(Default)]
+struct Sum<'t> {
+    states: BTreeMap<&'static str, u64>,
+    generation: u64,
+    handled: u64,
+    busy: Vec<f64>,
+    polls: (f64, [u64; POLL_BUCKETS_S.len() + 1]),
+    worker: bool,
+    lanes: BTreeMap<&'t str, &'t LaneStats>,
+    gauges: BTreeMap<&'static str, f64>,
+    breaker: Option<&'static str>,
+}
+
+fn gather<'t>(node: &'t NodeSnapshot, under: Option<&str>, sums: &mut BTreeMap<String, Sum<'t>>) {
+    let path = under.map_or_else(|| named(&node.path), str::to_owned);
+    sums.entry(path).or_default().add(node);
+    let below = under.map(str::to_owned).or_else(|| is_large(node).then(|| format!("{}.*", node.path)));
+    node.children.iter().for_each(|child| gather(child, below.as_deref(), sums));
+}
+
+/// Groups of more than [`MOST_MEMBERS`].
+pub fn large_groups(snapshot: &TreeSnapshot) -> Vec<&str> {
+    let nodes = snapshot.root.walk().into_iter();
+    nodes.filter(|node| is_large(node)).map(|node| node.path.as_str()).collect()
+}
+
+fn is_large(node: &NodeSnapshot) -> bool {
+    node.kind == "group" && (node.children.len() > MOST_MEMBERS || PASSING.contains(&node.path.as_str()))
+}
+
+/// A path as a label.
+pub fn named(path: &str) -> String {
+    if path.is_empty() { "root".to_owned() } else { path.to_owned() }
+}
+
+impl<'t> Sum<'t> {
+    fn add(&mut self, node: &'t NodeSnapshot) {
+        *self.states.entry(node.state.as_str()).or_default() += 1;
+        self.generation = self.generation.max(node.generation);
+        self.handled += node.handled;
+        self.busy.extend(node.busy_ratio);
+        self.worker |= node.kind == "worker";
+        self.polls.0 += node.polls.busy.as_secs_f64();
+        self.polls.1.iter_mut().zip(node.polls.buckets).for_each(|(sum, n)| *sum += n);
+        self.lanes.extend(node.lanes.iter().map(|lane| (lane.name.as_str(), lane)));
+        for (name, value) in &node.gauges {
+            *self.gauges.entry(name).or_default() += value;
+        }
+        // Of several breakers the worst is shown.
+        let rank = |state: &str| ["closed", "half_open", "open"].iter().position(|known| *known == state);
+        let state = node.breaker.map(|breaker| breaker.as_str());
+        self.breaker = self.breaker.max_by_rank(state, rank);
+    }
+}
+
+/// The later of two by a rank; none is before all.
+trait ByRank: Sized {
+    fn max_by_rank(self, other: Self, rank: impl Fn(&'static str) -> Option<usize>) -> Self;
+}
+
+impl ByRank for Option<&'static str> {
+    fn max_by_rank(self, other: Self, rank: impl Fn(&'static str) -> Option<usize>) -> Self {
+        if other.and_then(&rank) > self.and_then(&rank) { other } else { self }
+    }
+}
+
+fn write(sums: &BTreeMap<String, Sum<'_>>) -> Vec<Family> {
+    use Kind::{Counter, Gauge, Histogram};
+    let family = |name: &str, kind, help: &str| Family::new(&format!("obtrace_{name}"), kind, help);
+    let mut state = family("child_state", Gauge, "Children under this path in this state");
+    let mut generation =
+        family("child_generation", Gauge, "Number of the incarnation, the highest under this path");
+    let mut handled = family("child_handled", Counter, "Messages handled");
+    let mut busy =
+        family("busy_ratio", Gauge, "Share of the last ten seconds spent at work, the mean under this path");
+    let mut polls = family("poll_seconds", Histogram, "Time of one turn of a worker on its thread");
+    let mut gauge = family("child_gauge", Gauge, "Figures that workers report, by name");
+    let mut breaker =
+        family("breaker_state", Gauge, "1 for the state of the circuit breaker, the worst under this path");
+    for (path, sum) in sums {
+        let path = path.as_str();
+        for name in STATES.map(ChildState::as_str) {
+            let n = sum.states.get(name).copied().unwrap_or_default();
+            state.add(&[("path", path), ("state", name)], n as f64);
+        }
+        generation.add(&[("path", path)], sum.generation as f64);
+        if sum.worker {
+            handled.add(&[("path", path)], sum.handled as f64);
+            polls.observe(&[("path", path)], &POLL_BUCKETS_S, &sum.polls.1, sum.polls.0);
+        }
+        if !sum.busy.is_empty() {
+            busy.add(&[("path", path)], sum.busy.iter().sum::<f64>() / sum.busy.len() as f64);
+        }
+        for (name, value) in &sum.gauges {
+            gauge.add(&[("path", path), ("name", name)], *value);
+        }
+        for name in ["closed", "half_open", "open"].into_iter().filter(|_| sum.breaker.is_some()) {
+            let holds = sum.breaker == Some(name);
+            breaker.add(&[("path", path), ("state", name)], f64::from(u8::from(holds)));
+        }
+    }
+    let mut families = vec![state, generation, handled, busy, polls, gauge, breaker];
+    families.extend(lanes(sums));
+    families
+}
+
+/// Lanes by their own name: several nodes side by side read the same one.
+fn lanes(sums: &BTreeMap<String, Sum<'_>>) -> Vec<Family> {
+    let lanes: BTreeMap<&str, &LaneStats> = sums.values().flat_map(|sum| sum.lanes.clone()).collect();
+    type Reading = fn(&LaneStats) -> f64;
+    let kinds: [(&str, Kind, &str, Reading); 10] = [
+        ("lane_messages", Kind::Gauge, "Messages resident in the lane", |l| (l.queued + l.leased) as f64),
+        ("lane_bytes", Kind::Gauge, "Bytes resident in the lane", |l| l.bytes as f64),
+        ("lane_capacity", Kind::Gauge, "Most messages of the lane", |l| l.capacity as f64),
+        ("lane_capacity_bytes", Kind::Gauge, "Most bytes of the lane", |l| l.capacity_bytes as f64),
+        ("lane_sent", Kind::Counter, "Messages that the lane accepted", |l| l.sent as f64),
+        ("lane_redelivered", Kind::Counter, "Deliveries that ended without an acknowledgement", |l| {
+            l.redelivered as f64
+        }),
+        ("lane_shed", Kind::Counter, "Messages refused because the lane was full", |l| l.shed as f64),
+        ("lane_fenced", Kind::Counter, "Times that a replaced incarnation tried to act", |l| l.fenced as f64),
+        (
+            "lane_wait_seconds",
+            Kind::Counter,
+            "Time that delivered messages waited in the lane, summed up",
+            |l| l.waited_s,
+        ),
+        ("poison", Kind::Counter, "Messages that took the poison path", |l| l.poisoned as f64),
+    ];
+    kinds
+        .into_iter()
+        .map(|(name, kind, help, reading)| {
+            let mut family = Family::new(&format!("obtrace_{name}"), kind, help);
+            lanes.iter().for_each(|(path, lane)| family.add(&[("path", path)], reading(lane)));
+            family
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisors::kernel::policy::Policy;
+    use crate::supervisors::kernel::pools::{INLINE, Pools};
+    use crate::supervisors::kernel::seat::Worker;
+    use crate::supervisors::kernel::spec::{ChildSpec, Group};
+    use crate::supervisors::kernel::tree::Tree;
+    use crate::telemetry::exposition::read;
+    use crate::telemetry::metrics::Metrics;
+    use std::time::Duration;
+
+    struct Clerk;
+    impl Worker for Clerk {}
+
+    async fn rendered(members: usize) -> String {
+        let policy = Policy { pool: INLINE.into(), max_children: 1000, ..Policy::default() };
+        let clerk = |name: String| ChildSpec::worker(name, policy.clone(), |_| Clerk).build();
+        let group = Group::default();
+        (0..members).for_each(|n| group.want(clerk(format!("t-{n}"))));
+        let children = vec![clerk("alone".into()), ChildSpec::group("many", policy.clone(), group)];
+        let mut tree =
+            Tree::start(&ChildSpec::supervisor("root", policy.clone(), children), Pools::new([].into()));
+        tree.ready().await.unwrap();
+        while tree.view().snapshot().root.walk().iter().filter(|n| n.state == ChildState::Running).count()
+            < members + 3
+        {
+            tokio::task::yield_now().await;
+        }
+        let text = Metrics::new().render(&tree.view());
+        tree.stop(Duration::from_secs(5)).await;
+        text
+    }
+
+    #[actix_web::test]
+    async fn what_prometheus_scrapes_is_well_formed_and_has_the_names_that_are_promised() {
+        let text = rendered(3).await;
+        let families = read(&text).unwrap_or_else(|why| panic!("{why}"));
+        let names: Vec<&str> = families.iter().map(|family| family.name.as_str()).collect();
+        for name in
+            ["obtrace_child_state", "obtrace_child_generation", "obtrace_busy_ratio", "obtrace_poll_seconds"]
+        {
+            assert!(names.contains(&name), "{name} in {names:?}");
+        }
+        for line in [
+            "obtrace_child_state{path=\"alone\",state=\"running\"} 1\n",
+            "obtrace_child_state{path=\"alone\",state=\"quarantined\"} 0\n",
+            "obtrace_child_state{path=\"many.t-2\",state=\"running\"} 1\n",
+            "obtrace_child_generation{path=\"root\"} 1\n",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_large_group_is_one_path_however_large() {
+        let (large, larger) = (rendered(MOST_MEMBERS + 1).await, rendered(3 * MOST_MEMBERS).await);
+        assert_eq!(large.lines().count(), larger.lines().count());
+        assert!(larger.contains("obtrace_child_state{path=\"many.*\",state=\"running\"} 192\n"), "{larger}");
+        assert!(!larger.contains("many.t-"));
+        read(&larger).unwrap();
+    }
+}
