@@ -182,8 +182,8 @@ async fn serve(args: &Args, io: tokio::runtime::Handle) -> Result<(), String> {
         bytes: AtomicU64::default(),
     });
     let parts = parts(args, config, log.clone(), io)?;
-    let (broker_out, producer) = stream::broker_out(&parts);
-    let edge = vec![broker_out, ingest::subtree(&parts, producer, Arc::new(OpenGate))];
+    let (broker_out, ports) = stream::broker_out(&parts);
+    let edge = vec![broker_out, ingest::subtree(&parts, ports.producer, Arc::new(OpenGate))];
     let mut tree =
         Tree::start(&ChildSpec::supervisor("root", parts.policy(""), edge), Pools::new(pools.into()));
     tree.ready().await.map_err(|reason| reason.to_string())?;

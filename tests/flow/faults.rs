@@ -37,7 +37,7 @@ pub(crate) enum Fault {
     TornFiles,
     /// The wall clock jumps ahead by most of an hour, then back.
     ClockJumps,
-    /// No byte is free on the data folder's disk for some seconds.
+    /// No byte is free on the log's disk for some seconds.
     DiskFull,
 }
 
@@ -68,12 +68,12 @@ pub(crate) struct Field {
 }
 
 impl Field {
-    /// One on a fresh folder; on a disk of its own of `disk_mib`, where that is asked for.
+    /// One on a fresh folder; its log on a disk of its own of `disk_mib`, where that is asked for.
     pub(crate) fn new(disk_mib: Option<u32>) -> Option<Self> {
         let dir = tempfile::tempdir().expect("tempdir");
         let data = dir.path().join("data");
         let disk = match disk_mib {
-            Some(mib) => Some(SmallDisk::mount(&data, mib)?),
+            Some(mib) => Some(SmallDisk::mount(&data.join("log"), mib)?),
             None => None,
         };
         let (clock, journal) = (dir.path().join("clock"), dir.path().join("journal"));
@@ -311,5 +311,5 @@ fn a_clock_that_jumps_costs_nothing() {
 
 #[test]
 fn a_full_disk_refuses_for_a_while_and_costs_nothing() {
-    withstands(Fault::DiskFull, 2, Some(768));
+    withstands(Fault::DiskFull, 2, Some(96));
 }

@@ -158,6 +158,8 @@ fn one_item_of_a_batch_costs_one_restart_and_only_itself() {
         assert_eq!(worker_restarts(&obtrace), n, "one restart for each poisonous batch");
         assert_eq!(counter(&obtrace, "obtrace_poison_items_total", "class=\"panic\""), n);
         assert_eq!(counter(&obtrace, "obtrace_dead_total", "class=\"panic\""), n);
+        let of_signal = format!("signal=\"{signal}\"");
+        assert_eq!(counter(&obtrace, "obtrace_process_dead_letters_total", &of_signal), 1);
     }
     let (_, tree) = obtrace.get("/admin/tree");
     assert!(tree.to_string().contains("planted poison"), "the tree names the last failure: {tree:#}");

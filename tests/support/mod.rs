@@ -6,6 +6,7 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -177,11 +178,19 @@ pub fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_obtrace")
 }
 
-/// Ports that were free a moment ago.
+/// Ports that are free. They lie below the range from which the kernel takes ports for outgoing connections, so that
+/// nobody takes one by chance before its owner, killed and started again, binds it.
 pub fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: [TcpListener; N] =
-        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("bind"));
-    std::array::from_fn(|n| listeners[n].local_addr().expect("address").port())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + u16::try_from(std::process::id() % 20_000).expect("below 20,000");
+    std::array::from_fn(|_| {
+        loop {
+            let port = 10_000 + (first - 10_000 + NEXT.fetch_add(1, Ordering::Relaxed)) % 22_000;
+            if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+                break port;
+            }
+        }
+    })
 }
 
 /// Waits for a child at most `within`; kills it then.

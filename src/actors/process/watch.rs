@@ -27,9 +27,8 @@ pub fn block(process: &ProcessBlock, times: [u64; 2], outcome: &BlockOutcome) {
             settled: clock::unix_nanos(),
             outcome: match outcome {
                 BlockOutcome::Settled { rows, aside } => Ok((*rows, *aside)),
-                BlockOutcome::Found { verdict, .. } => {
-                    let (apart, dead) = (verdict.apart, verdict.dead.len());
-                    Err(format!("to be sent again with what was found: {dead} items dead, in parts: {apart}"))
+                BlockOutcome::Found { .. } => {
+                    Err(String::from("offenders were found, the block is cut without them"))
                 }
                 BlockOutcome::NotNow(why) | BlockOutcome::Crashed(why) => Err(why.clone()),
             },

@@ -149,8 +149,8 @@ pub struct MetricRangeParams {
     paths(
         routes::trace, routes::traces, routes::spans, routes::logs, routes::metrics, routes::metric_range, routes::services,
         routes::operations, routes::gate, docs::openapi_json, health::livez, health::readyz,
-        admin::tree::show, admin::tree::metrics, admin::orders::give, admin::events::show, admin::config::show, admin::config::reload,
-        admin::dlq::list, admin::dlq::show, admin::dlq::replay
+        admin::tree::show, admin::tree::metrics, admin::orders::give, admin::events::show, admin::config::show,
+        admin::config::reload, admin::dlq::list, admin::dlq::show, admin::dlq::replay
     ),
     tags(
         (name = "traces", description = "Traces and spans"),

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::domain::reload::{ReloadRefused, Reloaded};
 use crate::supervisors::kernel::journal::EventKind;
-use crate::supervisors::kernel::lane::{Cargo, Lane, LaneView};
+use crate::supervisors::kernel::lane::{Lane, LaneView as _};
 use crate::supervisors::kernel::policy::Policy;
 use crate::supervisors::kernel::pools::{INLINE, Pools};
 use crate::supervisors::kernel::seat::Worker;
@@ -38,11 +38,14 @@ async fn tree() -> Tree {
 }
 
 fn deps(token: Option<&str>, loopback: bool, view: Option<TreeView>) -> AdminDeps {
+    // Nobody stands at the desk, and whoever asks there is told so at once.
+    let letters = Lane::new("letters", Policy::default().lane);
+    letters.close();
     AdminDeps {
         access: Arc::new(ArcSwap::from_pointee(AdminAccess::new(token, loopback))),
         view: Arc::new(ArcSwap::from_pointee(view)),
         metrics: Metrics::new(),
-        letters: nobody(),
+        letters: letters.port(),
         streams: super::events::streams(),
         closing: watch::Sender::new(false),
         tuning: Arc::new(Untuned),
@@ -51,8 +54,8 @@ fn deps(token: Option<&str>, loopback: bool, view: Option<TreeView>) -> AdminDep
 }
 
 /// A port that nobody reads: what is asked there is refused at once.
-fn nobody<M: Cargo>() -> Port<M> {
-    let lane = Lane::new("nobody", Policy::default().lane);
+fn nobody() -> Port<ReloadConfig> {
+    let lane = Lane::new("reloads", Policy::default().lane);
     lane.close();
     lane.port()
 }
