@@ -23,7 +23,12 @@ pub(crate) const NO_LADDER: [&str; 2] = ["process.retry.first=0s", "process.retr
 pub(crate) fn options(poison: &str, set: &[&str]) -> Options {
     Options {
         env: vec![("OBTRACE_CHAOS_POISON".into(), poison.into())],
-        set: set.iter().chain(&["stream.partitions=1"]).map(ToString::to_string).collect(),
+        // One partition without Obtrace's own telemetry in it: the offsets are those of what the test sends.
+        set: set
+            .iter()
+            .chain(&["stream.partitions=1", "observe.enabled=false"])
+            .map(ToString::to_string)
+            .collect(),
         ..Options::default()
     }
 }
