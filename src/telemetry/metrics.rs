@@ -105,7 +105,7 @@ impl Metrics {
             bytes: counted(&mut registry, "ingest_bytes", "Request bytes received, as sent"),
             stored: counted(&mut registry, "process_rows", "Rows stored"),
             dead: counted(&mut registry, "process_dead_letters", "Records put into the dead letters"),
-            poisonous: counted(&mut registry, "poison", "Failures of single items, by class"),
+            poisonous: counted(&mut registry, "poison_items", "Failures of single items, by class"),
             retried: counted(&mut registry, "retried", "Items put onto the retry ladder, by rung"),
             dead_by_class: counted(&mut registry, "dead", "Items put into the dead letters, by class"),
             queries: counted(&mut registry, "serve_queries", "Queries by outcome"),
@@ -160,21 +160,23 @@ impl Metrics {
         }
     }
 
-    /// A block was settled: rows stored, records dead-lettered.
-    pub fn settled(&self, signal: Signal, rows: u64, dead: u64) {
-        let label = SignalOnly { signal: signal.as_str() };
-        self.inner.stored.get_or_create(&label).inc_by(rows);
-        self.inner.dead.get_or_create(&label).inc_by(dead);
+    /// A block was settled: rows stored.
+    pub fn settled(&self, signal: Signal, rows: u64) {
+        self.inner.stored.get_or_create(&SignalOnly { signal: signal.as_str() }).inc_by(rows);
     }
 
     /// An item was put aside into `topic`: a rung of the retry ladder or the dead letters.
-    pub fn put_aside(&self, cause: Cause, topic: &'static str) {
+    pub fn put_aside(&self, cause: Cause, topic: &'static str, signal: Option<Signal>) {
         let label = ClassOnly { class: cause.as_str() };
         self.inner.poisonous.get_or_create(&label).inc();
-        match topic.strip_prefix("obtrace.retry.") {
-            Some(rung) => self.inner.retried.get_or_create(&RungOnly { rung }).inc(),
-            None => self.inner.dead_by_class.get_or_create(&label).inc(),
-        };
+        if let Some(rung) = topic.strip_prefix("obtrace.retry.") {
+            self.inner.retried.get_or_create(&RungOnly { rung }).inc();
+            return;
+        }
+        self.inner.dead_by_class.get_or_create(&label).inc();
+        if let Some(signal) = signal {
+            self.inner.dead.get_or_create(&SignalOnly { signal: signal.as_str() }).inc();
+        }
     }
 
     /// A query ended.

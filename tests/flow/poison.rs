@@ -23,7 +23,12 @@ pub(crate) const NO_LADDER: [&str; 2] = ["process.retry.first=0s", "process.retr
 pub(crate) fn options(poison: &str, set: &[&str]) -> Options {
     Options {
         env: vec![("OBTRACE_CHAOS_POISON".into(), poison.into())],
-        set: set.iter().chain(&["stream.partitions=1"]).map(ToString::to_string).collect(),
+        // One partition without Obtrace's own telemetry in it: the offsets are those of what the test sends.
+        set: set
+            .iter()
+            .chain(&["stream.partitions=1", "observe.enabled=false"])
+            .map(ToString::to_string)
+            .collect(),
         ..Options::default()
     }
 }
@@ -156,8 +161,10 @@ fn one_item_of_a_batch_costs_one_restart_and_only_itself() {
         send(&obtrace, signal, &request(signal, ITEMS, 17, "planted-17"));
         wait_stored(&obtrace, signal, ITEMS - 1);
         assert_eq!(worker_restarts(&obtrace), n, "one restart for each poisonous batch");
-        assert_eq!(counter(&obtrace, "obtrace_poison_total", "class=\"panic\""), n);
+        assert_eq!(counter(&obtrace, "obtrace_poison_items_total", "class=\"panic\""), n);
         assert_eq!(counter(&obtrace, "obtrace_dead_total", "class=\"panic\""), n);
+        let of_signal = format!("signal=\"{signal}\"");
+        assert_eq!(counter(&obtrace, "obtrace_process_dead_letters_total", &of_signal), 1);
     }
     let (_, tree) = obtrace.get("/admin/tree");
     assert!(tree.to_string().contains("planted poison"), "the tree names the last failure: {tree:#}");
@@ -320,7 +327,7 @@ fn an_outage_of_the_store_leads_nowhere_near_the_dead_letters() {
     }
     // Long enough for every rung, several times over.
     std::thread::sleep(Duration::from_secs(3));
-    for name in ["obtrace_retried_total", "obtrace_dead_total", "obtrace_poison_total"] {
+    for name in ["obtrace_retried_total", "obtrace_dead_total", "obtrace_poison_items_total"] {
         assert_eq!(counter(&obtrace, name, ""), 0, "{name}");
     }
     assert_eq!(obtrace.stop().code(), Some(0));

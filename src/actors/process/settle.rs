@@ -18,14 +18,14 @@ use crate::clock;
 use crate::domain::block::BlockId;
 use crate::domain::failure::{Classified, FailureClass};
 use crate::domain::offence::{Cause, Item, Offence, Verdict};
-use crate::domain::signal::{DLQ_TOPIC, Signal};
+use crate::domain::signal::Signal;
 use crate::messages::process::{BlockOutcome, ProcessBlock};
 use crate::messages::store::StoreRows;
 use crate::messages::stream::AppendRecord;
 use crate::supervisors::kernel::port::Port;
 use crate::telemetry::metrics::Metrics;
-use crate::wire::envelope::record_count;
-use crate::wire::letter::letter_id;
+use crate::wire::envelope::{names, record_count};
+use crate::wire::letter::{letter_id, text_of};
 
 /// How long a store or an append may take before the block is given back.
 const STORE_DEADLINE: Duration = Duration::from_secs(90);
@@ -98,9 +98,9 @@ impl Outlets {
             Err(Trouble::Later(why)) => return BlockOutcome::NotNow(why),
         }
         match self.put_aside(&work.block, &work.records, &offences).await {
-            Ok(dead) => {
+            Ok(()) => {
                 if let Some(signal) = signal {
-                    self.metrics.settled(signal, rows, dead);
+                    self.metrics.settled(signal, rows);
                 }
                 BlockOutcome::Settled { rows, aside: offences.len() as u64 }
             }
@@ -120,30 +120,30 @@ impl Outlets {
         Ok(Some(found))
     }
 
-    /// Puts items aside, each once: the key is its place. Returns how many went to the dead letters.
+    /// Puts items aside, each once: the key is its place.
     async fn put_aside(
         &self,
         block: &BlockId,
         records: &[StoredRecord],
         offences: &[Offence],
-    ) -> Result<u64, String> {
+    ) -> Result<(), String> {
         let asides = put_aside(&self.ladder, block, records, offences, clock::unix_nanos());
         // Side by side: they share the syncs of the log.
         let mut appends = stream::iter(asides).map(|aside| self.append(aside)).buffer_unordered(APPENDS);
-        let mut dead = 0;
         while let Some(appended) = appends.next().await {
-            dead += u64::from(appended?);
+            appended?;
         }
         if let Some(first) = offences.first() {
             let (count, reason, cause) = (offences.len(), &first.reason, first.cause.as_str());
-            tracing::warn!(%block, count, dead, cause, reason, "put aside what cannot be stored; this is the first");
+            tracing::warn!(%block, count, cause, reason, "put aside what cannot be stored; this is the first");
         }
-        Ok(dead)
+        Ok(())
     }
 
-    /// Appends a letter. True when it went to the dead letters and was not there yet.
-    async fn append(&self, aside: Aside) -> Result<bool, String> {
+    /// Appends a letter, and counts it where it was not there yet.
+    async fn append(&self, aside: Aside) -> Result<(), String> {
         let Aside { topic, partition, record, dedup, cause } = aside;
+        let signal = text_of(&record.headers, names::SIGNAL).and_then(Signal::parse);
         let make = |reply| AppendRecord { topic, partition, record, dedup: Some(dedup), reply };
         let appended = match self.producer.ask(make, STORE_DEADLINE).await {
             Ok(Ok(appended)) => appended,
@@ -151,9 +151,9 @@ impl Outlets {
             Err(error) => return Err(format!("{topic} cannot be written: {error}")),
         };
         if !appended.duplicate {
-            self.metrics.put_aside(cause, topic);
+            self.metrics.put_aside(cause, topic, signal);
         }
-        Ok(topic == DLQ_TOPIC && !appended.duplicate)
+        Ok(())
     }
 }
 
