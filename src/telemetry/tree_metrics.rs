@@ -30,7 +30,25 @@ const STATES: [ChildState; 9] = [
 pub fn families(snapshot: &TreeSnapshot) -> Vec<Family> {
     let mut sums = BTreeMap::new();
     gather(&snapshot.root, None, &mut sums);
-    write(&sums)
+    let mut families = write(&sums);
+    families.extend(threads(snapshot));
+    families
+}
+
+/// What is known of the threads, and of what had to be forced.
+fn threads(snapshot: &TreeSnapshot) -> [Family; 3] {
+    let help = "Seconds that the last sign of life of an arbiter thread came late";
+    let mut lag = Family::new("obtrace_arbiter_lag_seconds", Kind::Gauge, help);
+    for thread in &snapshot.arbiters {
+        lag.add(&[("pool", &thread.pool), ("arbiter", &thread.arbiter.to_string())], thread.lag_s);
+    }
+    let help = "Arbiter threads given up because they were blocked";
+    let mut condemned = Family::new("obtrace_arbiters_condemned", Kind::Counter, help);
+    condemned.add(&[], snapshot.condemned as f64);
+    let help = "Children aborted because they did not start or drain in time";
+    let mut forced = Family::new("obtrace_forced_aborts", Kind::Counter, help);
+    forced.add(&[], snapshot.forced_aborts as f64);
+    [lag, condemned, forced]
 }
 
 /// What is known under one path: of one node, or of the members of a large group together.
@@ -212,9 +230,14 @@ mod tests {
         let text = rendered(3).await;
         let families = read(&text).unwrap_or_else(|why| panic!("{why}"));
         let names: Vec<&str> = families.iter().map(|family| family.name.as_str()).collect();
-        for name in
-            ["obtrace_child_state", "obtrace_child_generation", "obtrace_busy_ratio", "obtrace_poll_seconds"]
-        {
+        for name in [
+            "obtrace_child_state",
+            "obtrace_child_generation",
+            "obtrace_busy_ratio",
+            "obtrace_poll_seconds",
+            "obtrace_arbiters_condemned",
+            "obtrace_forced_aborts",
+        ] {
             assert!(names.contains(&name), "{name} in {names:?}");
         }
         for line in [

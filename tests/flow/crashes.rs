@@ -12,7 +12,7 @@ use crate::support::{Obtrace, Options, block_on};
 fn fragile(data: &Path, more: &[&str]) -> Obtrace {
     let mut set = vec!["supervision.defaults.intensity=0".into(), "supervision.tree.intensity=0".into()];
     set.extend(more.iter().map(|set| (*set).to_owned()));
-    let env = vec![("OBTRACE_CHAOS".into(), "receiver.before=panic@1".into())];
+    let env = vec![("OBTRACE_CHAOS".into(), "receiver.before=panic@1*1".into())];
     Obtrace::start(data, Options { set, env, ..Options::default() })
 }
 

@@ -199,6 +199,8 @@ pub struct TreeSnapshot {
     pub arbiters: Vec<ArbiterSnapshot>,
     /// Threads given up because they were blocked.
     pub condemned: u64,
+    /// Children aborted because they did not start or drain in time.
+    pub forced_aborts: u64,
 }
 
 impl Node {

@@ -2,7 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -28,10 +28,12 @@ const LAST_LOOK: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ledger {
     forced: Arc<Mutex<Vec<String>>>,
+    count: Arc<AtomicU64>,
 }
 
 impl Ledger {
     pub(super) fn forced(&self, path: String) {
+        self.count.fetch_add(1, Ordering::Relaxed);
         let mut forced = self.forced.lock();
         // The list is for the operator's last line; a flood of aborts does not make it more useful.
         if forced.len() < 64 && !forced.contains(&path) {
@@ -100,6 +102,7 @@ pub struct TreeView {
     leaving: Arc<AtomicBool>,
     pools: Pools,
     pulse: Option<Pulse>,
+    ledger: Ledger,
 }
 
 /// The tree, once it runs: set by whoever starts it, read by whoever looks at it.
@@ -113,6 +116,7 @@ impl TreeView {
             root: self.node.snapshot(),
             arbiters: self.pools.arbiters(),
             condemned: self.pools.condemned_total(),
+            forced_aborts: self.ledger.count.load(Ordering::Relaxed),
         }
     }
 
@@ -173,7 +177,8 @@ impl Tree {
         });
         let watchdog = pools.watchdog().and_then(|policy| Watchdog::start(&pools, policy));
         let pulse = watchdog.as_ref().map(Watchdog::pulse);
-        let root = TreeView { node, leaving: Arc::default(), pools: pools.clone(), pulse };
+        let root =
+            TreeView { node, leaving: Arc::default(), pools: pools.clone(), pulse, ledger: ledger.clone() };
         Self { root, probe, events, ledger, task, end: None, pools, watchdog }
     }
 
