@@ -49,7 +49,7 @@ cores. Behind each step stands the test that holds it.
 MD
 
 say "## Load is running"
-start "worker.before=stall@400*1"
+start "worker.before=stall@60*1"
 "$obtrace" load --endpoint "http://$grpc" --rate 3000/s --batch 100 --duration 75s --journal "$room/journal" \
     --verify --api "http://$api" --verify-timeout 120s >"$room/load" 2>&1 &
 load=$!

@@ -37,6 +37,10 @@ impl Cargo for ReceiveExport {
         self.body.len()
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn poisoned(&self, attempts: u32) {
         let text = format!(
             "this request failed inside Obtrace {attempts} times and was given up: send a bug report"

@@ -53,6 +53,10 @@ impl Cargo for ProcessBlock {
         self.bytes
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn poisoned(&self, attempts: u32) {
         let why = format!("the worker failed {attempts} times on block {}", self.block);
         self.reply.send(BlockOutcome::Crashed(why));

@@ -27,6 +27,10 @@ impl Cargo for RunQuery {
         1024
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn poisoned(&self, _attempts: u32) {
         // Dropping the reply tells the HTTP side that the handler is gone: it answers 500.
     }

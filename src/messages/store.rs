@@ -33,6 +33,10 @@ impl Cargo for StoreRows {
         self.batch.get_array_memory_size()
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn poisoned(&self, _attempts: u32) {
         // Dropping the reply tells the sender that the writer is gone; it asks again under the same token.
     }

@@ -27,6 +27,10 @@ impl Cargo for AppendRecord {
         self.record.size()
     }
 
+    fn describe(&self) -> String {
+        format!("AppendRecord({}-{}, {} bytes)", self.topic, self.partition, self.record.size())
+    }
+
     fn poisoned(&self, _attempts: u32) {
         // The producer failed again and again on it: for the sender the log is not there.
         self.reply.send(Err(LogError::Closed));
