@@ -115,6 +115,9 @@ pub fn tree(parts: &Parts) -> ChildSpec {
 /// What is left for whoever looks into a tree whose root gave up (`on_root_limit = "halt"`): the API alone. What it would
 /// ask of the rest goes unanswered.
 pub fn inspection(parts: &Parts) -> ChildSpec {
+    // The lane of the tree that ended is closed for good.
+    let reloads = kernel::lane::Lane::new("serve.reloader", parts.policy("serve.reloader").lane);
+    let parts = &Parts { reloads, ..parts.clone() };
     let (_, stores) = store::subtree(parts);
     let (_, gate) = tenant::subtree(parts, &stores);
     let (_, stream::BrokerPorts { letters, .. }) = stream::broker_out(parts);

@@ -48,12 +48,13 @@ pub const REPLICATED: [&str; 4] = ["store.writer", "process.otlp", "serve.query"
 pub const GROUP: &str = "stream_in.consumers";
 
 /// Nodes that read a lane; replicas share it.
-pub const LANES: [&str; 9] = [
+pub const LANES: [&str; 10] = [
     "store.writer",
     "store.state",
     "store.blobs",
     "store.cache",
     "broker_out.producer",
+    "broker_out.letters",
     "process.otlp",
     "serve.query",
     "serve.reloader",
