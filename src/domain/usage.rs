@@ -69,8 +69,11 @@ pub struct UsageRow {
 /// Counts what this process acknowledged. Cheap to clone; counting takes no lock that another tenant holds for long.
 #[derive(Debug, Clone, Default)]
 pub struct Meter {
-    tallies: Arc<RwLock<HashMap<(Arc<str>, Day), Arc<Tally>>>>,
+    tallies: Arc<RwLock<Tallies>>,
 }
+
+/// By tenant and day.
+type Tallies = HashMap<(Arc<str>, Day), Arc<Tally>>;
 
 #[derive(Debug, Default)]
 struct Tally {

@@ -251,7 +251,9 @@ pub struct Histogram {
 /// # Errors
 /// What keeps it from being one.
 pub fn histograms(family: &Family) -> Result<Vec<Histogram>, String> {
-    let mut found: Vec<(Histogram, Vec<(f64, f64)>, Option<f64>)> = Vec::new();
+    // With its buckets (bound, count) and its own count, as far as they have been seen.
+    type Seen = (Histogram, Vec<(f64, f64)>, Option<f64>);
+    let mut found: Vec<Seen> = Vec::new();
     for sample in &family.samples {
         let mut labels = sample.labels.clone();
         let bound = labels.iter().position(|(name, _)| name == "le").map(|at| labels.remove(at).1);

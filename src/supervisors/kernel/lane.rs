@@ -326,7 +326,7 @@ impl<M: Cargo> LaneView for Lane<M> {
             let mine = || state.leased.values().filter(|leased| leased.holder.is_same(holder));
             // Ids grow, so the last one is the newest; one that failed before is the likelier culprit.
             let suspect = mine().filter(|leased| !leased.passed).max_by_key(|leased| leased.parcel.attempts);
-            let shown = suspect.filter(|leased| leased.parcel.attempts > 0).or_else(|| mine().last())?;
+            let shown = suspect.filter(|leased| leased.parcel.attempts > 0).or_else(|| mine().next_back())?;
             let attempts = if shown.passed { 0 } else { shown.parcel.attempts };
             (shown.parcel.message.clone(), attempts, mine().count())
         };
