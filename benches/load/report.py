@@ -145,7 +145,7 @@ def notes(figures):
     store = taken.get("store", {}).get("summary", {})
     if "jaeger badger" in store:
         yield (f"Stored: {store['obtrace json']['spans']:,} spans a round, {store['jaeger badger']['spans']:,} for badger, "
-               "which is that much slower. Jaeger's memory store keeps nothing on disk; badger does not sync.")
+               "which is that much slower. Jaeger's memory store keeps nothing on disk; badger does not sync. The counter that is read for Obtrace includes the few spans it tells of itself.")
     stored = taken.get("queries", {}).get("stored")
     if stored:
         yield ("Queries on " + ", ".join(f"{count:,} spans ({NAMES.get(name, 'Obtrace')})" for name, count in stored.items())
