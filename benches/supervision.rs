@@ -20,10 +20,10 @@ use kameo::mailbox;
 use kameo::prelude::Spawn;
 use obtrace::supervisors::kernel::child_ref::ChildRef;
 use obtrace::supervisors::kernel::lane::{Cargo, Lane, Lease};
-use obtrace::supervisors::kernel::policy::{BackoffPolicy, LanePolicy, Policy};
+use obtrace::supervisors::kernel::policy::{BackoffPolicy, LanePolicy, Policy, StartPolicy};
 use obtrace::supervisors::kernel::pools::{INLINE, Pools};
 use obtrace::supervisors::kernel::seat::{Consume, Handle, Seated, Worker};
-use obtrace::supervisors::kernel::spec::ChildSpec;
+use obtrace::supervisors::kernel::spec::{ChildSpec, Group};
 use obtrace::supervisors::kernel::tree::Tree;
 use tokio::sync::{mpsc, oneshot};
 
@@ -265,15 +265,24 @@ fn crowd() {
     System::new().block_on(async {
         let backoff = BackoffPolicy { min: Duration::ZERO, max: Duration::ZERO, ..Policy::default().backoff };
         let policy = Policy { pool: INLINE.into(), intensity: u32::MAX, backoff, ..Policy::default() };
+        let policy =
+            Policy { max_children: CROWD, start: StartPolicy { at_once: CROWD, ..policy.start }, ..policy };
         let known: Vec<ChildRef<Extra>> = (0..CROWD).map(|_| ChildRef::default()).collect();
         let before = resident();
         let begun = Instant::now();
         let child = |n: usize| {
             ChildSpec::worker(n.to_string(), policy.clone(), |_probe| Extra).known_as(&known[n]).build()
         };
-        let root = ChildSpec::supervisor("root", policy.clone(), (0..CROWD).map(child).collect());
+        let group = Group::default();
+        (0..CROWD).for_each(|n| group.want(child(n)));
+        let crowd = ChildSpec::group("crowd", policy.clone(), group);
+        let root = ChildSpec::supervisor("root", policy.clone(), vec![crowd]);
         let mut tree = Tree::start(&root, Pools::new([].into()));
-        tree.ready().await.expect("the crowd comes up");
+        tree.ready().await.expect("the group comes up");
+        // A group is ready before its members are: the last one is what is waited for.
+        for member in &known {
+            member.ask(Ping, Duration::from_secs(60)).await.expect("it answers");
+        }
         let started = begun.elapsed();
         let each = (resident() - before) / CROWD;
         let tenth = rand::seq::index::sample(&mut rand::rng(), CROWD, CROWD / 10).into_vec();

@@ -153,7 +153,9 @@ fn every_kind_of_bad_payload_gets_a_clear_error_and_does_no_harm() {
     let set = |encoding: &'static str| [JSON, ("content-encoding", encoding)];
     let (br, gz, zs) = (set("br"), set("gzip"), set("zstd"));
     let deep = format!("{}{}", "{\"resourceSpans\":[".repeat(5_000), "x");
-    let cases: Vec<(&str, &[(&str, &str)], Vec<u8>, u16, &str)> = vec![
+    // Path, headers, body, status of the answer, a part of its text.
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Vec<u8>, u16, &'a str);
+    let cases: Vec<Case<'_>> = vec![
         ("/v1/traces", &[JSON], b"{\"resourceSpans\":".to_vec(), 400, "resourceSpans"),
         ("/v1/traces", &[JSON], b"not json".to_vec(), 400, ""),
         ("/v1/traces", &[JSON], deep.into_bytes(), 413, "nested deeper"),

@@ -259,7 +259,7 @@ fn a_series_is_what_its_attributes_say_in_any_order() {
     let others = [
         one(&[], "x", plain.clone()),
         one(&[], "y", plain.clone()),
-        one(&[a.clone()], "x", plain.clone()),
+        one(std::slice::from_ref(&a), "x", plain.clone()),
         one(&[], "x", gauge("n", vec![point(vec![])])),
         one(&[], "x", Metric { unit: "s".into(), ..plain.clone() }),
         one(&[], "x", Metric { data: Some(Data::Sum(sum)), ..plain }),
