@@ -12,8 +12,12 @@ need pkg-config pkg-config
 need curl curl ca-certificates
 need tar tar
 need openssl openssl
+need make make
 need flock util-linux
 need python3 python3
+# librdkafka and the other clients' TLS are built against the system's OpenSSL.
+pkg-config --exists openssl 2>/dev/null || missing="$missing libssl-dev"
+pkg-config --exists zlib 2>/dev/null || missing="$missing zlib1g-dev"
 # Debian splits venv from python3; without ensurepip a venv has no pip.
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing="$missing python3-venv"
 
