@@ -5,6 +5,17 @@ mod cache;
 mod engine;
 mod event_log;
 mod event_log_embedded;
+mod leases;
+mod locks;
+#[path = "../support/pg.rs"]
+mod pg;
+#[path = "../support/proxy.rs"]
+mod proxy;
 mod query;
+#[path = "../support/redis.rs"]
+mod redis;
+#[path = "../support/services.rs"]
+mod services;
 mod state;
+mod state_postgres;
 mod telemetry;
