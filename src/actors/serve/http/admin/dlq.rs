@@ -7,6 +7,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 
 use super::{AdminDeps, reply};
+use crate::config::roles::Role;
 use crate::domain::admin::Admin;
 use crate::domain::dead_letters::{
     LetterAnswer, LetterAsk, LetterFilter, LettersError, MOST_LETTERS, Selection,
@@ -117,6 +118,10 @@ pub async fn replay(
 }
 
 async fn answer(request: &HttpRequest, deps: &AdminDeps, ask: LetterAsk) -> HttpResponse {
+    let config = deps.config.now();
+    if !config.has_role(Role::QueryGateway) {
+        return reply::other_role(request, &config);
+    }
     let asked = deps.letters.ask(|reply| AskLetters { ask, reply }, DEADLINE).await;
     match asked {
         Ok(Ok(LetterAnswer::Page(page))) => reply::ok(&page),

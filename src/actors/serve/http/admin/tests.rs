@@ -47,6 +47,7 @@ fn deps(token: Option<&str>, loopback: bool, view: Option<TreeView>) -> AdminDep
         metrics: Metrics::new(),
         black_boxes: std::path::PathBuf::from("none"),
         letters: letters.port(),
+        config: Config::default().into(),
         streams: super::events::streams(),
         closing: watch::Sender::new(false),
         tuning: Arc::new(Untuned),
