@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::config::Config;
 use crate::domain::reload::{ReloadRefused, Reloaded};
 use crate::supervisors::kernel::journal::EventKind;
 use crate::supervisors::kernel::lane::{Lane, LaneView as _};
