@@ -7,6 +7,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 
 use super::{AdminDeps, reply, tree};
+use crate::config::roles::Role;
 use crate::domain::admin::Admin;
 use crate::domain::dead_letters::{
     LetterAnswer, LetterAsk, LetterFilter, LettersError, MOST_LETTERS, Replayed, Selection,
@@ -114,6 +115,9 @@ pub async fn replay(
             );
         }
     };
+    if let Some(elsewhere) = elsewhere(&request, &deps) {
+        return elsewhere;
+    }
     let who = admin.to_string();
     let ask = LetterAsk::Replay { what, dry_run: order.dry_run, who: who.clone() };
     let asked = deps.letters.ask(|reply| AskLetters { ask, reply }, DEADLINE).await;
@@ -132,7 +136,16 @@ fn note(deps: &AdminDeps, replayed: &Replayed, who: String) {
     view.journal().record("broker_out.letters", 0, EventKind::Operated { what, who });
 }
 
+/// What is answered where the letter desk is in processes of another role.
+fn elsewhere(request: &HttpRequest, deps: &AdminDeps) -> Option<HttpResponse> {
+    let config = deps.config.now();
+    (!config.has_role(Role::QueryGateway)).then(|| reply::other_role(request, &config))
+}
+
 async fn answer(request: &HttpRequest, deps: &AdminDeps, ask: LetterAsk) -> HttpResponse {
+    if let Some(elsewhere) = elsewhere(request, deps) {
+        return elsewhere;
+    }
     answered(request, deps.letters.ask(|reply| AskLetters { ask, reply }, DEADLINE).await)
 }
 
