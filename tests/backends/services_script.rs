@@ -124,7 +124,8 @@ fn nothing_outlives_its_owner() {
 
 #[test]
 fn a_name_it_does_not_know_is_refused() {
-    let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/dev/services/run")).args(["up", "rdeis"]).output();
+    let output =
+        Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/dev/services/run")).args(["up", "rdeis"]).output();
     let output = output.expect("the script runs");
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -161,7 +162,8 @@ fn three_brokers_want_a_client_certificate() {
         ("ssl.ca.location", &ca),
     ];
     let known =
-        [&bare[..], &[("ssl.certificate.location", &certificate), ("ssl.key.location", key.as_str())]].concat();
+        [&bare[..], &[("ssl.certificate.location", &certificate), ("ssl.key.location", key.as_str())]]
+            .concat();
     assert_eq!(brokers(&known), Ok(3));
     assert!(brokers(&bare).is_err(), "they take a client without a certificate");
 }

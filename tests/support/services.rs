@@ -119,7 +119,8 @@ impl Private {
     pub fn start(service: &str) -> Self {
         let own = tempfile::Builder::new().prefix("obtrace-service-").tempdir().expect("a folder");
         // Postgres runs as another user than root and must pass.
-        std::fs::set_permissions(own.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).expect("mode");
+        std::fs::set_permissions(own.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))
+            .expect("mode");
         let folder = own.path().to_owned();
         Self::begin(service, folder, Some(own))
     }
@@ -168,7 +169,8 @@ impl Private {
     pub fn signal(&self, part: &str, signal: Signal) {
         let pid = i32::try_from(self.pid(part)).expect("a pid");
         // Postgres' backends lead process groups of their own: they are found as its children.
-        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let children =
+            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         kill(Pid::from_raw(pid), signal).expect("it runs");
         for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
             // One that has just ended is as good.
