@@ -6,5 +6,8 @@ mod engine;
 mod event_log;
 mod event_log_embedded;
 mod query;
+#[path = "../support/services.rs"]
+mod services;
+mod services_script;
 mod state;
 mod telemetry;
