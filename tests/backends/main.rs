@@ -16,6 +16,7 @@ mod query;
 mod redis;
 #[path = "../support/services.rs"]
 mod services;
+mod services_script;
 mod state;
 mod state_postgres;
 mod telemetry;
