@@ -27,14 +27,20 @@ impl Gcra {
     /// # Errors
     /// The wait until there is one, where there is none.
     pub fn take(&mut self, step_ns: u64, burst: u32, want: u32, now_ns: u64) -> Result<u32, Duration> {
-        let due = self.due_ns.max(now_ns);
-        let room = step_ns.saturating_mul(u64::from(burst.max(1))).saturating_sub(due - now_ns);
+        let horizon = step_ns.saturating_mul(u64::from(burst.max(1)));
+        let due = self.due_ns.clamp(now_ns, now_ns.saturating_add(horizon));
+        let room = horizon - (due - now_ns);
         let permits = u32::try_from(room / step_ns.max(1)).unwrap_or(u32::MAX).min(want);
         if permits == 0 {
             return Err(Duration::from_nanos(step_ns.saturating_sub(room).max(1)));
         }
         self.due_ns = due.saturating_add(step_ns.saturating_mul(u64::from(permits)));
         Ok(permits)
+    }
+
+    /// Counts permits that were taken elsewhere since it was last asked.
+    pub fn spend(&mut self, step_ns: u64, spent: u32) {
+        self.due_ns = self.due_ns.saturating_add(step_ns.saturating_mul(u64::from(spent)));
     }
 }
 
@@ -71,16 +77,25 @@ pub struct Grant {
     pub retry_after: Duration,
 }
 
+/// What a node asks the keeper for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// Permits; none by a node that only tells.
+    pub permits: u32,
+    /// Requests that it let in by itself, which the keeper has not heard of.
+    pub spent: u32,
+}
+
 /// What a node does with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Take {
     /// Lets it in.
     Admitted,
-    /// Lets it in, and asks for so many permits before they run out.
-    AdmittedLow(u32),
-    /// Asks for so many permits first.
-    Ask(u32),
-    /// Nobody answers at the moment: lets it in or not by [`LeasedRate::take_alone`]; asks anew where that says so.
+    /// Lets it in, and asks before its permits run out.
+    AdmittedLow(Wanted),
+    /// Asks first.
+    Ask(Wanted),
+    /// Nobody answers at the moment: [`LeasedRate::take_alone`] decides.
     Alone,
     /// Refuses it for so long.
     Refused(Duration),
@@ -101,16 +116,33 @@ struct Held {
     spent: u32,
     want: u32,
     refused_until_ns: u64,
-    away_until_ns: u64,
-    is_away: bool,
+    keeper: Keeper,
+    ask_at_ns: u64,
+    /// What was let in without the keeper.
     alone: Gcra,
+    untold: u32,
+}
+
+/// How the keeper stands, as this node sees it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Keeper {
+    /// It answers.
+    #[default]
+    There,
+    /// It does not.
+    Away,
+    /// It does again, and has been told what was let in meanwhile. The other nodes may not have told yet: until the next
+    /// ask nothing changes.
+    Told,
 }
 
 impl Held {
     /// What to ask for: what the last term needed, twice that where it was not enough, so that a quiet node does not keep
     /// from the others what it does not use.
-    fn want(&self, rate: &Rate) -> u32 {
-        self.want.clamp(1, rate.most()).saturating_sub(self.permits).max(1)
+    fn wanted(&self, rate: &Rate) -> Wanted {
+        let permits = self.want.clamp(1, rate.most()).saturating_sub(self.permits).max(1);
+        let tells = self.keeper == Keeper::Away;
+        Wanted { permits: if tells { 0 } else { permits }, spent: self.untold }
     }
 
     fn double(&mut self, rate: &Rate) {
@@ -134,17 +166,18 @@ impl LeasedRate {
         }
         let held = &mut *self.held.lock();
         held.expire(now_ns);
+        let is_there = held.keeper == Keeper::There;
         if held.permits > 0 {
             held.permits -= 1;
             held.spent += 1;
-            let low = held.permits * 4 <= held.want && !held.is_away && now_ns >= held.refused_until_ns;
-            if low && held.want > 1 {
+            let is_low = held.permits.saturating_mul(4) <= held.want && held.want > 1;
+            if is_low && is_there && now_ns >= held.refused_until_ns {
                 held.double(rate);
-                return Take::AdmittedLow(held.want(rate));
+                return Take::AdmittedLow(held.wanted(rate));
             }
             return Take::Admitted;
         }
-        if held.is_away {
+        if !is_there {
             return Take::Alone;
         }
         if now_ns < held.refused_until_ns {
@@ -153,13 +186,19 @@ impl LeasedRate {
         if now_ns < held.until_ns {
             held.double(rate);
         }
-        Take::Ask(held.want(rate))
+        Take::Ask(held.wanted(rate))
     }
 
-    /// The keeper answered.
-    pub fn granted(&self, rate: &Rate, grant: &Grant, now_ns: u64) {
+    /// The keeper answered to `asked`.
+    pub fn granted(&self, rate: &Rate, asked: Wanted, grant: &Grant, now_ns: u64) {
         let held = &mut *self.held.lock();
-        held.is_away = false;
+        held.untold = held.untold.saturating_sub(asked.spent);
+        if held.keeper == Keeper::Away {
+            held.keeper = Keeper::Told;
+            held.ask_at_ns = now_ns.saturating_add(nanos(AWAY));
+            return;
+        }
+        held.keeper = Keeper::There;
         held.permits = held.permits.saturating_add(grant.permits).min(rate.most());
         if grant.permits > 0 {
             held.until_ns = now_ns.saturating_add(nanos(rate.term));
@@ -172,17 +211,17 @@ impl LeasedRate {
     /// The keeper did not answer.
     pub fn unanswered(&self, now_ns: u64) {
         let held = &mut *self.held.lock();
-        held.is_away = true;
-        held.away_until_ns = now_ns.saturating_add(nanos(AWAY));
+        held.keeper = Keeper::Away;
+        held.ask_at_ns = now_ns.saturating_add(nanos(AWAY));
     }
 
-    /// While nobody answers: how many permits to ask for now. Says so once in a while, to one.
-    pub fn may_ask(&self, rate: &Rate, now_ns: u64) -> Option<u32> {
+    /// While nobody answers: what to ask for now. Says so once in a while, to one.
+    pub fn may_ask(&self, rate: &Rate, now_ns: u64) -> Option<Wanted> {
         let held = &mut *self.held.lock();
-        let due = held.is_away && now_ns >= held.away_until_ns;
+        let due = held.keeper != Keeper::There && now_ns >= held.ask_at_ns;
         due.then(|| {
-            held.away_until_ns = now_ns.saturating_add(nanos(AWAY));
-            held.want(rate)
+            held.ask_at_ns = now_ns.saturating_add(nanos(AWAY));
+            held.wanted(rate)
         })
     }
 
@@ -192,7 +231,10 @@ impl LeasedRate {
     /// The wait until there is room.
     pub fn take_alone(&self, rate: &Rate, nodes: u32, now_ns: u64) -> Result<(), Duration> {
         let step = step_ns(rate.per_second).saturating_mul(u64::from(nodes.max(1)));
-        self.held.lock().alone.take(step, rate.most(), 1, now_ns).map(drop)
+        let held = &mut *self.held.lock();
+        held.alone.take(step, rate.most(), 1, now_ns)?;
+        held.untold = held.untold.saturating_add(1);
+        Ok(())
     }
 }
 
@@ -208,8 +250,9 @@ mod tests {
     const RATE: Rate = Rate { per_second: 100, term: Duration::from_millis(200) };
 
     /// A keeper as all nodes see it.
-    fn ask(keeper: &mut Gcra, want: u32, now_ns: u64) -> Grant {
-        let taken = keeper.take(step_ns(RATE.per_second), RATE.per_second, want, now_ns);
+    fn ask(keeper: &mut Gcra, wanted: Wanted, now_ns: u64) -> Grant {
+        keeper.spend(step_ns(RATE.per_second), wanted.spent);
+        let taken = keeper.take(step_ns(RATE.per_second), RATE.per_second, wanted.permits, now_ns);
         let (permits, retry_after) = taken.map_or_else(|wait| (0, wait), |permits| (permits, Duration::ZERO));
         Grant { permits, nodes: 3, retry_after }
     }
@@ -221,18 +264,20 @@ mod tests {
                 (Take::Admitted, _) => return true,
                 (Take::Refused(_), _) => return false,
                 (Take::AdmittedLow(want), Some(keeper)) => {
-                    node.granted(&RATE, &ask(keeper, want, now_ns), now_ns);
+                    node.granted(&RATE, want, &ask(keeper, want, now_ns), now_ns);
                     return true;
                 }
                 (Take::AdmittedLow(_), None) => {
                     node.unanswered(now_ns);
                     return true;
                 }
-                (Take::Ask(want), Some(keeper)) => node.granted(&RATE, &ask(keeper, want, now_ns), now_ns),
+                (Take::Ask(want), Some(keeper)) => {
+                    node.granted(&RATE, want, &ask(keeper, want, now_ns), now_ns)
+                }
                 (Take::Ask(_), None) => node.unanswered(now_ns),
                 (Take::Alone, keeper) => {
                     if let (Some(want), Some(keeper)) = (node.may_ask(&RATE, now_ns), keeper) {
-                        node.granted(&RATE, &ask(keeper, want, now_ns), now_ns);
+                        node.granted(&RATE, want, &ask(keeper, want, now_ns), now_ns);
                         continue;
                     }
                     return node.take_alone(&RATE, 3, now_ns).is_ok();

@@ -9,7 +9,7 @@ use obtrace::backends::leases::redis::RedisLeases;
 use obtrace::backends::leases::{LeaseAsk, Leases};
 use obtrace::backends::redis::RedisSettings;
 use obtrace::clock;
-use obtrace::domain::rate::{LeasedRate, Rate, Take};
+use obtrace::domain::rate::{LeasedRate, Rate, Take, Wanted};
 
 use crate::proxy::{Mode, Proxy};
 use crate::{redis, services};
@@ -17,7 +17,8 @@ use crate::{redis, services};
 type Keeper = Arc<dyn Leases>;
 
 fn ask(tenant: &str, per_second: u32, want: u32) -> LeaseAsk {
-    LeaseAsk { tenant: tenant.into(), per_second, want, node: "n1".into() }
+    let wanted = Wanted { permits: want, spent: 0 };
+    LeaseAsk { tenant: tenant.into(), per_second, wanted, node: "n1".into() }
 }
 
 pub async fn a_seconds_worth_is_given_at_once_and_then_the_rate(keeper: Keeper) {
@@ -73,6 +74,22 @@ pub async fn a_rate_that_changes_holds_from_then_on(keeper: Keeper) {
     assert!(keeper.lease(ask("a", 1000, 50)).await.unwrap().permits > 0, "a larger plan is felt at once");
 }
 
+pub async fn what_a_node_took_by_itself_counts(keeper: Keeper) {
+    let told = |permits, spent| LeaseAsk { wanted: Wanted { permits, spent }, ..ask("a", 100, 0) };
+    assert_eq!(keeper.lease(told(10, 0)).await.unwrap().permits, 10);
+    let grant = keeper.lease(told(0, 60)).await.unwrap();
+    assert_eq!(grant.permits, 0, "it only told");
+    let begun = Instant::now();
+    let left = keeper.lease(told(100, 0)).await.unwrap().permits;
+    assert!(
+        (30..=31 + begun.elapsed().as_millis() as u32 / 10 + 10).contains(&left),
+        "{left} of 100 - 10 - 60"
+    );
+    keeper.lease(told(0, u32::MAX)).await.unwrap();
+    let wait = keeper.lease(told(1, 0)).await.unwrap().retry_after;
+    assert!(wait <= Duration::from_millis(20), "a debt is forgiven but for what is used up now: {wait:?}");
+}
+
 /// Every case against memory and against Redis.
 macro_rules! contract {
     ($($case:ident),+ $(,)?) => {
@@ -97,6 +114,7 @@ contract!(
     tenants_have_rates_of_their_own,
     many_who_ask_at_once_get_no_more_than_there_is,
     a_rate_that_changes_holds_from_then_on,
+    what_a_node_took_by_itself_counts,
 );
 
 #[tokio::test]
@@ -119,12 +137,12 @@ struct Node {
 const RATE: Rate = Rate { per_second: 200, term: Duration::from_millis(100) };
 
 impl Node {
-    async fn asks(&mut self, want: u32) {
-        let ask = LeaseAsk { tenant: "a".into(), per_second: 200, want, node: self.id.clone() };
+    async fn asks(&mut self, wanted: Wanted) {
+        let ask = LeaseAsk { tenant: "a".into(), per_second: 200, wanted, node: self.id.clone() };
         match self.keeper.lease(ask).await {
             Ok(grant) => {
                 self.nodes = grant.nodes;
-                self.rate.granted(&RATE, &grant, clock::unix_nanos());
+                self.rate.granted(&RATE, wanted, &grant, clock::unix_nanos());
             }
             Err(_) => self.rate.unanswered(clock::unix_nanos()),
         }

@@ -1,6 +1,9 @@
 //! The backends against their contracts and against the real thing: one suite a port.
 
 mod blobs;
+mod blobs_s3;
+#[path = "../support/bucket.rs"]
+mod bucket;
 mod cache;
 mod engine;
 mod event_log;

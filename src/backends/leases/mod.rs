@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::fault::PortFault;
-use crate::domain::rate::Grant;
+use crate::domain::rate::{Grant, Wanted};
 
 pub mod memory;
 pub mod redis;
@@ -24,15 +24,15 @@ pub struct LeaseAsk {
     pub tenant: Arc<str>,
     /// The rate.
     pub per_second: u32,
-    /// Permits that it would like.
-    pub want: u32,
+    /// Permits that it would like, and what it let in by itself.
+    pub wanted: Wanted,
     /// The node, by an id of its own.
     pub node: Arc<str>,
 }
 
 /// Keeps rates for all nodes.
 pub trait Leases: Send + Sync + 'static {
-    /// Gives permits of a rate; none, with the time to come back, where it is used up. A grant whose answer is lost is
+    /// Counts what the node let in by itself, then gives permits of a rate; none, with the time to come back, where it is used up. A grant whose answer is lost is
     /// spent: the rate is then used less, never more.
     fn lease(&self, ask: LeaseAsk) -> BoxFuture<'static, Result<Grant, PortFault>>;
 }

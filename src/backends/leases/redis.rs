@@ -9,10 +9,11 @@ use futures_util::future::BoxFuture;
 use super::{LeaseAsk, Leases, PORT};
 use crate::backends::fault::PortFault;
 use crate::backends::redis::RedisLink;
-use crate::domain::rate::Grant;
+use crate::domain::rate::{Grant, Wanted};
 
 /// KEYS: when the next permit is due (microseconds); the nodes by when they last asked. ARGV: permits a second, permits
-/// wanted, the node. Returns permits, microseconds to wait, nodes. The rule is that of `domain::rate::Gcra`.
+/// wanted, the node, permits it took by itself. Returns permits, microseconds to wait, nodes. The rule is that of
+/// `domain::rate::Gcra`. When it is due is kept for an hour: after an outage the nodes tell what they took since.
 const SCRIPT: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -22,12 +23,12 @@ redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - 60000000)
 redis.call('PEXPIRE', KEYS[2], 60000)
 local nodes = redis.call('ZCARD', KEYS[2])
 local step = 1000000 / rate
-local due = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now)
-if due > now + 1000000 then due = now + 1000000 end
+local due = tonumber(redis.call('GET', KEYS[1]) or '0') + tonumber(ARGV[4]) * step
+due = math.min(math.max(due, now), now + 1000000)
 local room = 1000000 - (due - now)
-local permits = math.min(want, math.floor(room / step + 0.000001))
-if permits < 1 then return {0, math.ceil(step - room), nodes} end
-redis.call('SET', KEYS[1], string.format('%.3f', due + permits * step), 'PX', 2000)
+local permits = math.max(0, math.min(want, math.floor(room / step + 0.000001)))
+redis.call('SET', KEYS[1], string.format('%.3f', due + permits * step), 'PX', 3600000)
+if permits < 1 then return {0, math.max(1, math.ceil(step - room)), nodes} end
 return {permits, 0, nodes}
 ";
 
@@ -52,7 +53,9 @@ impl Leases for RedisLeases {
         let keys = [link.key("rate", &ask.tenant), link.key("nodes", "rate")];
         self.link.remote(PORT).run(async move {
             let mut call = LEASE.prepare_invoke();
-            call.key(&keys[0]).key(&keys[1]).arg(ask.per_second.max(1)).arg(ask.want).arg(&*ask.node);
+            call.key(&keys[0]).key(&keys[1]);
+            let Wanted { permits, spent } = ask.wanted;
+            call.arg(ask.per_second.max(1)).arg(permits).arg(&*ask.node).arg(spent);
             let (permits, wait_us, nodes): (u32, u64, u32) =
                 link.run(PORT, async |redis| call.invoke_async(redis).await).await?;
             Ok(Grant { permits, nodes, retry_after: Duration::from_micros(wait_us) })
