@@ -13,6 +13,9 @@ use super::fault::fault_of;
 use crate::backends::blobs::{BlobKey, BlobMeta};
 use crate::backends::fault::PortFault;
 
+/// Behind everything that is in a folder: no path has this character.
+const END: &str = "\u{10FFFF}";
+
 /// What is left to be listed, in order; the next one last.
 enum Step {
     Object(String, u64),
@@ -109,8 +112,7 @@ impl Level {
             self.entries.pop_last();
             self.cut_at = self.entries.last_key_value().map(|(path, size)| match size {
                 Some(_) => path.clone(),
-                // Behind everything that is in the folder: no path has a character after '/' + the last one.
-                None => format!("{path}\u{10FFFF}"),
+                None => format!("{path}{END}"),
             });
         }
     }
@@ -118,7 +120,8 @@ impl Level {
 
 /// Whether an object stands after `after`, or a folder may hold one that does.
 fn is_after(path: &str, is_folder: bool, after: Option<&str>) -> bool {
-    after.is_none_or(|after| path > after || (is_folder && after.starts_with(path)))
+    let holds_more = |after: &str| after.strip_prefix(path).is_some_and(|rest| rest != END);
+    after.is_none_or(|after| path > after || (is_folder && holds_more(after)))
 }
 
 #[cfg(test)]
@@ -131,6 +134,8 @@ mod tests {
         assert!(is_after("b/", true, Some("b/1")), "the rest of it");
         assert!(!is_after("b/", true, Some("b0")), "'0' stands behind '/'");
         assert!(is_after("b/", true, Some("b-c")), "'-' stands before '/'");
+        assert!(!is_after("b/", true, Some(&format!("b/{END}"))), "all of it is listed");
+        assert!(is_after("b/", true, Some(&format!("b/c/{END}"))), "a part of it is");
         assert!(!is_after("b", false, Some("b")));
     }
 
