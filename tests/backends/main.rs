@@ -6,5 +6,6 @@ mod engine;
 mod event_log;
 mod event_log_embedded;
 mod query;
+mod schema;
 mod state;
 mod telemetry;
