@@ -14,10 +14,12 @@ mod faults;
 mod ingest;
 #[cfg(feature = "chaos")]
 mod letters;
+mod migrate;
 mod operate;
 #[cfg(feature = "chaos")]
 mod poison;
 mod reload;
+mod roles;
 mod sessions;
 #[cfg(feature = "chaos")]
 mod soak;
