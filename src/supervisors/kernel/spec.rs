@@ -77,7 +77,7 @@ impl ChildSpec {
         if let Kind::Supervisor(children) = &self.kind {
             let below = |child: &Self| match path {
                 "" => child.name.clone(),
-                _ => format!("{path}.{}", child.name),
+                _ => Arc::from(format!("{path}.{}", child.name)),
             };
             let kept = children.iter().filter(|child| keep(&below(child)));
             self.kind = Kind::Supervisor(Arc::new(
