@@ -17,6 +17,7 @@ mod proxy;
 mod query;
 #[path = "../support/redis.rs"]
 mod redis;
+mod schema;
 #[path = "../support/services.rs"]
 mod services;
 mod services_script;
