@@ -6,6 +6,7 @@ mod engine;
 mod event_log;
 mod event_log_embedded;
 mod query;
+mod schema;
 #[path = "../support/services.rs"]
 mod services;
 mod services_script;

@@ -14,6 +14,7 @@ mod faults;
 mod ingest;
 #[cfg(feature = "chaos")]
 mod letters;
+mod migrate;
 mod operate;
 #[cfg(feature = "chaos")]
 mod poison;
