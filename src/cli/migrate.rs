@@ -9,13 +9,14 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{ServeArgs, load_config};
+use crate::backends::state::migrate as state;
 use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::backends::telemetry::engine::{EngineChild, USER};
 use crate::backends::telemetry::migrate::{self, Plan, Step};
 use crate::boot;
 use crate::config::Config;
 use crate::domain::failure::{Classified, FailureClass};
-use crate::supervisors::store;
+use crate::supervisors::{backends, store};
 
 /// Something is left to do.
 const EXIT_PENDING: u8 = 1;
@@ -59,14 +60,17 @@ pub(super) async fn run(args: MigrateArgs) -> ExitCode {
             return ExitCode::from(boot::EXIT_CONFIG);
         }
     };
-    let code = match telemetry(&config, &args).await {
+    // One store that is away keeps no other from being looked at.
+    let (telemetry, state) = (telemetry(&config, &args).await, state(&config, &args).await);
+    let codes = [telemetry, state].map(|done| match done {
         Ok(pending) if pending && args.plan => EXIT_PENDING,
         Ok(_) => boot::EXIT_OK,
         Err(refused) => {
             eprintln!("obtrace: {}", refused.why);
             refused.code
         }
-    };
+    });
+    let code = codes.into_iter().max().unwrap_or(boot::EXIT_OK);
     match code {
         EXIT_PENDING => println!("run `obtrace migrate` without --plan to do this"),
         boot::EXIT_OK => println!("nothing is left to do"),
@@ -116,6 +120,32 @@ async fn telemetry(config: &Config, args: &MigrateArgs) -> Result<bool, Refused>
         child.stop(config.telemetry.engine.stop_timeout).await;
     }
     done.map_err(|error: migrate::MigrateError| Refused::of(&error))
+}
+
+/// The state store: whether something was to be done.
+async fn state(config: &Config, args: &MigrateArgs) -> Result<bool, Refused> {
+    let refused = |why: String| Refused { why, code: boot::EXIT_CONFIG };
+    let place = backends::state_place(config).map_err(refused)?;
+    let plan = state::plan(&place).await.map_err(|fault| Refused::of(&fault))?;
+    let number = |steps: usize| u32::try_from(steps).unwrap_or(u32::MAX);
+    let steps = plan.pending().map(|step| Step {
+        name: format!("V{} {}", step.version, step.name),
+        statements: statements(step.text),
+    });
+    let (steps, latest): (Vec<Step>, _) = (steps.collect(), number(plan.steps.len()));
+    let shown = Plan { version: latest - number(steps.len()), latest, steps };
+    print!("{}", report("state", &plan.store, &shown, args));
+    if !args.plan && !shown.steps.is_empty() {
+        state::migrate(&place).await.map_err(|fault| Refused::of(&fault))?;
+    }
+    Ok(!shown.steps.is_empty())
+}
+
+/// The statements of a step's text, without its comments.
+fn statements(text: &str) -> Vec<String> {
+    let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
+    let code = format!("{}\n", code.join("\n"));
+    code.split(";\n").map(|statement| statement.trim().to_owned()).filter(|s| !s.is_empty()).collect()
 }
 
 /// What is there of a schema, and what is, or would be, done.

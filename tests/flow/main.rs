@@ -23,4 +23,5 @@ mod roles;
 mod sessions;
 #[cfg(feature = "chaos")]
 mod soak;
+mod stores;
 mod tenant;

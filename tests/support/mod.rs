@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+pub mod bucket;
+pub mod pg;
+pub mod proxy;
 pub mod services;
 
 use std::io::Read;
