@@ -3,7 +3,7 @@
 
 use crate::actors::store::blobs::BlobAdapter;
 use crate::actors::store::cache::CacheAdapter;
-use crate::actors::store::engine::StoreKeeper;
+use crate::actors::store::engine::{Former, StoreKeeper};
 use crate::actors::store::state::StateAdapter;
 use crate::actors::store::writer::TelemetryWriter;
 use crate::backends::telemetry::client::TelemetrySettings;
@@ -86,12 +86,19 @@ impl std::fmt::Debug for Stores {
 }
 
 fn keeper(parts: &Parts) -> ChildSpec {
-    let (policy, parts) = (parts.policy("store.engine"), parts.clone());
+    let (policy, parts, former) = (parts.policy("store.engine"), parts.clone(), Former::default());
     ChildSpec::worker("engine", policy, move |_| {
         let config = parts.config();
         let (settings, engine) = (telemetry_settings(&config), engine_spec(&config));
         let breaker = parts.policy("store.engine").breaker;
-        StoreKeeper::new(parts.telemetry.clone(), settings, engine, parts.live.clone(), breaker)
+        StoreKeeper::new(
+            parts.telemetry.clone(),
+            settings,
+            engine,
+            parts.live.clone(),
+            breaker,
+            former.clone(),
+        )
     })
     .build()
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{ActorContext, AsyncContext};
+use parking_lot::Mutex;
 
 use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::backends::telemetry::engine::USER;
-use crate::backends::telemetry::engine::child::{EngineChild, EngineSpec};
+use crate::backends::telemetry::engine::child::{EngineChild, EngineGrip, EngineSpec};
 use crate::backends::telemetry::migrate;
 use crate::clock;
 use crate::config::live::LiveConfig;
@@ -40,7 +41,12 @@ pub struct StoreKeeper {
     engine: Option<EngineSpec>,
     config: LiveConfig,
     breaker: BreakerPolicy,
+    former: Former,
 }
+
+/// The engine that the newest incarnation of the keeper started. An incarnation that sits on a blocked thread cannot end
+/// its engine, which would keep the folder to itself: its successor does.
+pub type Former = Arc<Mutex<Option<EngineGrip>>>;
 
 impl StoreKeeper {
     /// Keeps the engine described by `engine`, which gets `telemetry.engine.stop_timeout` to end by itself; with `None` it only brings the
@@ -51,8 +57,9 @@ impl StoreKeeper {
         engine: Option<EngineSpec>,
         config: LiveConfig,
         breaker: BreakerPolicy,
+        former: Former,
     ) -> Self {
-        Self { client, settings, engine, config, breaker }
+        Self { client, settings, engine, config, breaker, former }
     }
 }
 
@@ -66,6 +73,7 @@ impl Worker for StoreKeeper {
             settings: self.settings.clone(),
             engine: self.engine.clone(),
             config: self.config.clone(),
+            former: self.former.clone(),
             gate: Gate::new(self.breaker, probe),
             probe: probe.clone(),
         };
@@ -81,6 +89,7 @@ struct Keep {
     settings: TelemetrySettings,
     engine: Option<EngineSpec>,
     config: LiveConfig,
+    former: Former,
     gate: Gate,
     probe: Probe,
 }
@@ -123,6 +132,9 @@ impl Keep {
     /// From starting the engine to its end. `None` after a drain request, else why it ended. The attempt is used up once
     /// the store is open.
     async fn one_life(&self, attempt: &mut Option<Attempt>) -> Option<String> {
+        if let Some(former) = self.former.lock().take() {
+            former.kill();
+        }
         let child = match &self.engine {
             Some(spec) => match EngineChild::spawn(spec.clone()).await {
                 Ok(child) => Some(child),
@@ -130,6 +142,10 @@ impl Keep {
             },
             None => None,
         };
+        if !self.probe.generation().is_current() {
+            return Some(String::from("a later keeper has taken over"));
+        }
+        *self.former.lock() = child.as_ref().map(EngineChild::grip);
         let mut settings = self.settings.clone();
         if let Some(endpoint) = child.as_ref().and_then(EngineChild::endpoint) {
             settings.url = Some(endpoint.url);

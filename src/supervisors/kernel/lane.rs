@@ -110,6 +110,10 @@ struct State<M> {
     wakers: BTreeMap<u64, Waker>,
     next_id: u64,
     next_place: u64,
+    /// Units resident, waiting or leased.
+    units: u64,
+    /// Most of them so far, counted as messages come in, under the present bounds.
+    peak: u64,
 }
 
 /// A parcel in the hands of an incarnation.
@@ -157,6 +161,8 @@ pub struct LaneStats {
     pub bytes: usize,
     /// Most bytes resident.
     pub capacity_bytes: usize,
+    /// Most bytes that were resident so far as a message came in, since the bounds were last changed.
+    pub peak_bytes: usize,
     /// Messages ever accepted.
     pub sent: u64,
     /// Messages acknowledged by their actor.
@@ -242,6 +248,8 @@ impl<M: Cargo> Lane<M> {
                     wakers: BTreeMap::new(),
                     next_id: 0,
                     next_place: 0,
+                    units: 0,
+                    peak: 0,
                 }),
                 counters: Counters::default(),
                 policy: watch::Sender::new(policy),
@@ -263,15 +271,9 @@ impl<M: Cargo> Lane<M> {
 
 impl<M: Cargo> LaneView for Lane<M> {
     fn stats(&self) -> LaneStats {
-        let (queued, leased, units) = {
+        let (queued, leased, units, peak) = {
             let state = self.shared.state.lock();
-            let units: u64 = state
-                .queue
-                .iter()
-                .map(|p| u64::from(p.units))
-                .chain(state.leased.values().map(|leased| u64::from(leased.parcel.units)))
-                .sum();
-            (state.queue.len(), state.leased.len(), units)
+            (state.queue.len(), state.leased.len(), state.units, state.peak)
         };
         let counters = &self.shared.counters;
         let policy = self.shared.policy();
@@ -282,6 +284,7 @@ impl<M: Cargo> LaneView for Lane<M> {
             capacity: policy.capacity,
             bytes: units as usize * UNIT,
             capacity_bytes: policy.bytes,
+            peak_bytes: peak as usize * UNIT,
             sent: counters.sent.load(Ordering::Relaxed),
             acked: counters.acked.load(Ordering::Relaxed),
             redelivered: counters.redelivered.load(Ordering::Relaxed),
@@ -310,6 +313,7 @@ impl<M: Cargo> LaneView for Lane<M> {
     fn resize(&self, policy: LanePolicy) {
         self.shared.slots.resize(policy.capacity);
         self.shared.units.resize(policy.bytes / UNIT);
+        self.shared.state.lock().peak = 0;
         // Last: senders that wait look at it anew when it changes, and must then find the new bounds.
         self.shared.policy.send_replace(policy);
         // More credits may let an inbox go on.
@@ -366,6 +370,8 @@ impl<M: Cargo> Shared<M> {
             }
             let place = state.next_place;
             state.next_place += 1;
+            state.units += u64::from(units);
+            state.peak = state.peak.max(state.units);
             let sent_at = Some(clock::now());
             state.queue.push_back(Parcel { place, message: Arc::new(message), units, attempts: 0, sent_at });
         }
@@ -400,7 +406,12 @@ impl<M: Cargo> Shared<M> {
             self.give_back(id, true);
             return false;
         }
-        let taken = self.state.lock().leased.remove(&id);
+        let taken = {
+            let mut state = self.state.lock();
+            let taken = state.leased.remove(&id);
+            state.units -= taken.as_ref().map_or(0, |leased| u64::from(leased.parcel.units));
+            taken
+        };
         let Some(leased) = taken else {
             self.count_fenced();
             return false;
@@ -421,6 +432,7 @@ impl<M: Cargo> Shared<M> {
             }
             let spent = parcel.attempts >= max_attempts;
             if spent {
+                state.units -= u64::from(parcel.units);
                 Some((parcel, holder))
             } else {
                 state.put_back(parcel);

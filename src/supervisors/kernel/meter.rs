@@ -36,6 +36,7 @@ pub struct PollStats {
 pub(super) struct Meter {
     born: Instant,
     handled: AtomicU64,
+    fenced: AtomicU64,
     polls: Mutex<Polls>,
 }
 
@@ -50,7 +51,12 @@ struct Polls {
 
 impl Default for Meter {
     fn default() -> Self {
-        Self { born: clock::now(), handled: AtomicU64::new(0), polls: Mutex::default() }
+        Self {
+            born: clock::now(),
+            handled: AtomicU64::new(0),
+            fenced: AtomicU64::new(0),
+            polls: Mutex::default(),
+        }
     }
 }
 
@@ -61,6 +67,14 @@ impl Meter {
 
     pub(super) fn handled(&self) -> u64 {
         self.handled.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_fenced(&self) {
+        self.fenced.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn fenced(&self) -> u64 {
+        self.fenced.load(Ordering::Relaxed)
     }
 
     /// Time since this meter was made; what [`Meter::polled`] is told in.

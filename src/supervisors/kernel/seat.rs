@@ -4,6 +4,7 @@ use actix::dev::MessageResponse;
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, StreamHandler};
 
+use super::chaos;
 use super::lane::{Cargo, Lane, Lease};
 use super::probe::Probe;
 
@@ -88,6 +89,7 @@ impl<W: Worker> Actor for Seat<W> {
         for attach in &self.attach {
             attach(ctx, &self.probe);
         }
+        chaos::step(self.probe.path(), "started");
         self.worker.started(&self.probe, ctx);
     }
 }

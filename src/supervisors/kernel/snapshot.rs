@@ -149,6 +149,9 @@ pub struct NodeSnapshot {
     pub progress: u64,
     /// Messages handled since the process started: leases acknowledged and control messages taken.
     pub handled: u64,
+    /// Writes outside from which replaced incarnations of it were kept, since the process started.
+    #[serde(skip_serializing_if = "none")]
+    pub fenced: u64,
     /// Share of the last ten seconds that a worker spent at work, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub busy_ratio: Option<f64>,
@@ -455,6 +458,7 @@ impl Node {
             window: self.window(&cell),
             progress: cell.probe.as_ref().map_or(0, Probe::progressed),
             handled: self.meter.handled(),
+            fenced: self.meter.fenced(),
             busy_ratio: (self.kind == "worker").then(|| {
                 let ratio =
                     cell.probe.as_ref().map_or_else(|| self.meter.busy_ratio(None), Probe::busy_ratio);
@@ -511,6 +515,10 @@ impl NodeSnapshot {
         };
         at_work && (self.kind == "group" || children_up())
     }
+}
+
+fn none(count: &u64) -> bool {
+    *count == 0
 }
 
 fn strategy_name(policy: &Policy) -> String {

@@ -364,7 +364,7 @@ impl Supervisor {
             Some(then) => then,
             None => Then::Forget,
         };
-        self.note_exit(child, &reason.unwrap_or(ExitReason::Killed));
+        self.note_last(child, &reason.unwrap_or(ExitReason::Killed));
         self.slots[child].run = None;
         match then {
             Then::Restart => self.plan(child, ChildState::Starting, Duration::ZERO, Turn::Alone),
@@ -518,6 +518,16 @@ impl Supervisor {
         node.ended(reason);
         if !reason.is_normal() {
             tracing::error!(child = node.path, generation = node.generations.newest(), %reason, "child failed");
+        }
+    }
+
+    /// Notes the end of a child that was asked to go. Should it crash on its way, that has its record too; what had to be
+    /// aborted is in the ledger instead.
+    fn note_last(&self, child: usize, reason: &ExitReason) {
+        self.note_exit(child, reason);
+        if matches!(reason, ExitReason::Panicked { .. } | ExitReason::StartFailed(_)) {
+            let run = self.slots[child].run.as_ref();
+            self.write_down(child, reason, run.and_then(|run| self.fell_with(child, &run.probe)));
         }
     }
 

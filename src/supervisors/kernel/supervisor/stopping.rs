@@ -94,7 +94,7 @@ impl Supervisor {
                 },
             };
             if let Some(reason) = exit_of(&event, child, launch) {
-                self.note_exit(child, reason);
+                self.note_last(child, reason);
                 self.slots[child].run = None;
                 return true;
             }
