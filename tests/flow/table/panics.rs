@@ -217,9 +217,11 @@ fn poison_panics() {
             ..Expect::default()
         };
         let outcome = field.verify(load, &expect, after);
-        // One restart and two deliveries for each block that held some; the block's second delivery is its last.
-        let redelivered = outcome.seen.sum(|life| life.redelivered["process.otlp"]);
-        assert_eq!(redelivered, outcome.crashes.len() as u64, "{after}: {:#?}", outcome.crashes);
+        // One restart and two deliveries for each block that held some, and for what its worker had in the other hand.
+        let (redelivered, crashes) =
+            (outcome.seen.sum(|life| life.redelivered["process.otlp"]), &outcome.crashes);
+        let once = crashes.len() as u64;
+        assert!((once..=2 * once).contains(&redelivered), "{after}: {redelivered} redelivered, {crashes:#?}");
     });
 }
 
@@ -240,7 +242,7 @@ fn poison_hangs() {
         // A future that never resolves is found by its supervisor, a thread that never comes back by the watchdog.
         options.env.push(("OBTRACE_CHAOS_POISON".into(), "499 of batch=pending,999 of batch=hang".into()));
         let mut field = Field::new(options);
-        let load = field.load(&Plan::logs(chance.random_range(250..350), 4));
+        let load = field.load(&Plan::logs(chance.random_range(350..450), 4));
         std::thread::sleep(Duration::from_secs(2));
         field.sight(&load);
         let expect = Expect {
