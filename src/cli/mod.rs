@@ -24,6 +24,7 @@ mod dlq;
 mod doctor;
 mod key;
 mod look;
+mod migrate;
 mod remote;
 mod top;
 mod tree;
@@ -40,8 +41,10 @@ pub struct Cli {
 enum Command {
     /// Everything in one process on embedded backends, for this machine: no key needed from loopback
     Dev(RunArgs),
-    /// Everything in one process, as configured
+    /// As configured: everything in one process, or some --roles of it
     Serve(RunArgs),
+    /// Brings the schemas of all stores up to date, or says what that would do (--plan)
+    Migrate(migrate::MigrateArgs),
     /// A simulated shop that sends traces, logs and metrics to a running Obtrace
     Demo(DemoArgs),
     /// Load generator; with --verify it asks the API what is missing or doubled
@@ -85,6 +88,9 @@ pub struct ServeArgs {
     /// Address of the API
     #[arg(long, value_name = "ADDRESS")]
     http: Option<SocketAddr>,
+    /// What this process does: some of ingest-edge, worker-otlp, query-gateway; all of them when absent
+    #[arg(long, value_name = "ROLE,ROLE")]
+    roles: Option<String>,
     /// Any other key, such as --set process.linger=100ms
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -106,6 +112,7 @@ impl Cli {
         match self.command {
             Command::Dev(args) => serve(&args, Some("dev")),
             Command::Serve(args) => serve(&args, None),
+            Command::Migrate(args) => client(migrate::run(args)),
             Command::Demo(args) => tool(demo::run(args)),
             Command::Load(args) => tool(load::run(*args)),
             Command::Tree(args) => client(tree::run(args)),
@@ -158,6 +165,7 @@ fn load_args(args: &ServeArgs, profile: Option<&str>) -> Result<LoadArgs, String
     flag("--otlp-grpc", "ingest.otlp_grpc", args.otlp_grpc.map(|a| a.to_string()));
     flag("--otlp-http", "ingest.otlp_http", args.otlp_http.map(|a| a.to_string()));
     flag("--http", "serve.http", args.http.map(|a| a.to_string()));
+    flag("--roles", "roles", args.roles.clone());
     for set in &args.set {
         flags.push(Flag::assignment(set).map_err(|why| format!("--set: {why}"))?);
     }

@@ -6,5 +6,9 @@ mod engine;
 mod event_log;
 mod event_log_embedded;
 mod query;
+mod schema;
+#[path = "../support/services.rs"]
+mod services;
+mod services_script;
 mod state;
 mod telemetry;

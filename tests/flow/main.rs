@@ -15,10 +15,12 @@ mod field;
 mod ingest;
 #[cfg(feature = "chaos")]
 mod letters;
+mod migrate;
 mod operate;
 #[cfg(feature = "chaos")]
 mod poison;
 mod reload;
+mod roles;
 mod sessions;
 #[cfg(feature = "chaos")]
 mod soak;
