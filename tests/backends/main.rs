@@ -5,6 +5,7 @@ mod cache;
 mod engine;
 mod event_log;
 mod event_log_embedded;
+mod event_log_kafka;
 mod query;
 mod state;
 mod telemetry;

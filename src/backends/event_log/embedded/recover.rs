@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::OpenReport;
 use super::appender::Appender;
-use super::dedup::{DedupWindow, Seen};
+use crate::backends::event_log::dedup::{DedupWindow, Seen};
 use super::partition::Partition;
 use super::segment::{FILE_HEADER_LEN, Segment, Walked, check_header, create_file, open_file, sync_dir};
 use super::walk::{Found, Walker};
