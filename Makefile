@@ -8,7 +8,7 @@ export OBTRACE_CACHE ?= $(HOME)/.cache/obtrace
 # Outside of the clone, so that a second clone need not compile the dependencies again.
 export CARGO_TARGET_DIR ?= $(OBTRACE_CACHE)/target
 
-.PHONY: help setup engine clients up build test check bench chaos clean
+.PHONY: help setup engine clients services up build test check bench chaos clean
 
 help: ## Lists the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -21,6 +21,10 @@ engine: setup ## Fetches the ClickHouse engine library into the cache
 
 clients: setup ## Installs the pinned Python and Node SDKs for the client tests into the cache
 	@tests/clients/setup.sh >/dev/null
+
+services: setup ## Starts Postgres, Redis, Kafka (one broker, and three with TLS) and S3 for tests; dev/services/run down
+	@dev/services/run up --cluster $(ARGS)
+	@dev/services/run env
 
 build: setup
 	@cargo build --release --locked

@@ -1,9 +1,17 @@
 #!/bin/sh
 # Runs the whole test suite and says at its end how many tests passed, over all binaries. Arguments go to cargo test.
+# The real services are started before it (for a part of the tests: those that it asks for) and end with it, except
+# those that ran already.
 set -eu
 
 log=$(mktemp)
-trap 'rm -f "$log" "$log.status"' EXIT
+export OBTRACE_SERVICES_OWNER=$$
+trap 'rm -f "$log" "$log.status"; dev/services/run release $$' EXIT
+trap 'exit 130' INT TERM
+
+if [ $# -eq 0 ]; then
+    dev/services/run up --cluster
+fi
 
 {
     status=0

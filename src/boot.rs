@@ -21,6 +21,7 @@ use crate::backends::state::sqlite::SqliteState;
 use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::clock;
 use crate::config::live::LiveConfig;
+use crate::config::roles::Role;
 use crate::config::stream::Compression;
 use crate::config::supervision::OnRootLimit;
 use crate::config::{Config, Loaded};
@@ -68,6 +69,7 @@ pub fn run(loaded: Loaded, origin: Origin) -> ExitCode {
 
 async fn serve(live: LiveConfig, origin: Origin, io: tokio::runtime::Handle) -> u8 {
     let config = live.now();
+    tracing::info!(roles = config.roles_text(), "starting");
     let (log, report) = match open_log(&config) {
         Ok(opened) => opened,
         Err(error) => return report_failure(EXIT_CONFIG, &error.to_string()),
@@ -191,14 +193,21 @@ fn tell_open(report: &OpenReport) {
 fn announce(config: &Config) {
     let (ingest, http) = (&config.ingest, config.serve.http);
     let key = if ingest.dev_loopback { "no key needed from this machine" } else { "with an API key" };
-    println!("Obtrace is up.");
-    println!("  send   OTLP gRPC   http://{}   ({key})", ingest.otlp_grpc);
-    println!("         OTLP HTTP   http://{}   (/v1/traces, /v1/logs, /v1/metrics)", ingest.otlp_http);
-    println!("  look   API         http://{http}/api/v1/services");
-    println!("         manual      http://{http}/api/docs");
-    println!("         tree        http://{http}/admin/tree   or: obtrace tree --api http://{http}");
+    println!("Obtrace is up: {}.", config.roles_text());
+    let (edge, gateway) = (config.has_role(Role::IngestEdge), config.has_role(Role::QueryGateway));
+    if edge {
+        println!("  send   OTLP gRPC   http://{}   ({key})", ingest.otlp_grpc);
+        println!("         OTLP HTTP   http://{}   (/v1/traces, /v1/logs, /v1/metrics)", ingest.otlp_http);
+    }
+    if gateway {
+        println!("  look   API         http://{http}/api/v1/services");
+        println!("         manual      http://{http}/api/docs");
+    }
+    println!("  steer  tree        http://{http}/admin/tree   or: obtrace tree --api http://{http}");
     println!("  data   {}", config.data_dir.display());
-    println!("  try    obtrace demo");
+    if edge && gateway {
+        println!("  try    obtrace demo");
+    }
 }
 
 /// Has the configuration reloaded at each SIGHUP. What came of it is in the log.

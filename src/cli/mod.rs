@@ -40,7 +40,7 @@ pub struct Cli {
 enum Command {
     /// Everything in one process on embedded backends, for this machine: no key needed from loopback
     Dev(RunArgs),
-    /// Everything in one process, as configured
+    /// As configured: everything in one process, or some --roles of it
     Serve(RunArgs),
     /// A simulated shop that sends traces, logs and metrics to a running Obtrace
     Demo(DemoArgs),
@@ -85,6 +85,9 @@ pub struct ServeArgs {
     /// Address of the API
     #[arg(long, value_name = "ADDRESS")]
     http: Option<SocketAddr>,
+    /// What this process does: some of ingest-edge, worker-otlp, query-gateway; all of them when absent
+    #[arg(long, value_name = "ROLE,ROLE")]
+    roles: Option<String>,
     /// Any other key, such as --set process.linger=100ms
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -158,6 +161,7 @@ fn load_args(args: &ServeArgs, profile: Option<&str>) -> Result<LoadArgs, String
     flag("--otlp-grpc", "ingest.otlp_grpc", args.otlp_grpc.map(|a| a.to_string()));
     flag("--otlp-http", "ingest.otlp_http", args.otlp_http.map(|a| a.to_string()));
     flag("--http", "serve.http", args.http.map(|a| a.to_string()));
+    flag("--roles", "roles", args.roles.clone());
     for set in &args.set {
         flags.push(Flag::assignment(set).map_err(|why| format!("--set: {why}"))?);
     }

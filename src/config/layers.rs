@@ -16,10 +16,11 @@ use super::{Config, Loaded, Provenance};
 pub const ENV_PREFIX: &str = "OBTRACE__";
 
 /// Environment variables with a name of their own, and the key they set. The prefixed form holds against them.
-pub const WELL_KNOWN: [(&str, &str); 5] = [
+pub const WELL_KNOWN: [(&str, &str); 6] = [
     ("WIRE_FORMAT", "ingest.wire_format"),
     ("OBTRACE_LOG", "log"),
     ("OBTRACE_DATA_DIR", "data_dir"),
+    ("OBTRACE_ROLES", "roles"),
     ("OBTRACE_ADMIN_TOKEN", "serve.admin_token"),
     ("OBTRACE_ENGINE_LIBRARY", "telemetry.engine.library"),
 ];

@@ -18,6 +18,7 @@ pub mod process;
 pub mod provenance;
 pub mod reader;
 pub mod reference;
+pub mod roles;
 pub mod schema;
 pub mod secret;
 pub mod serve;
@@ -41,6 +42,7 @@ use ingest::IngestConfig;
 use observe::ObserveConfig;
 use process::ProcessConfig;
 use reader::Reader;
+use roles::Role;
 use schema::{Validate, config_enum, config_struct};
 use serve::ServeConfig;
 use store::StoreConfig;
@@ -64,6 +66,9 @@ config_struct! {
     pub struct Config {
         /// Folder of all data: the log, the engine, crash records. One process at a time.
         data_dir: PathBuf = PathBuf::from("data") => Process,
+        /// What this process does: "ingest-edge" takes OTLP in, "worker-otlp" stores it, "query-gateway" answers. Several
+        /// processes need a log and a store that they share.
+        roles: Vec<Role> = Role::ALL.to_vec() => Process,
         /// What Obtrace logs of itself, on stderr: "warn", "info", "debug", or by module: "info,obtrace::wire=debug".
         log: String = "info".into() => Live,
         /// Form of these lines: "text" or "json".
@@ -89,13 +94,22 @@ config_struct! {
     }
 }
 
+impl Config {
+    /// The addresses that this process listens on, by their keys.
+    pub fn listeners(&self) -> Vec<(&'static str, SocketAddr)> {
+        let mut listeners = vec![("serve.http", self.serve.http)];
+        if self.has_role(Role::IngestEdge) {
+            listeners.insert(0, ("ingest.otlp_http", self.ingest.otlp_http));
+            listeners.insert(0, ("ingest.otlp_grpc", self.ingest.otlp_grpc));
+        }
+        listeners
+    }
+}
+
 impl Validate for Config {
     fn validate(&self, at: &mut Reader) {
-        let listeners: [(&str, SocketAddr); 3] = [
-            ("ingest.otlp_grpc", self.ingest.otlp_grpc),
-            ("ingest.otlp_http", self.ingest.otlp_http),
-            ("serve.http", self.serve.http),
-        ];
+        self.check_roles(at);
+        let listeners = self.listeners();
         for (i, (key, address)) in listeners.iter().enumerate() {
             for (other, _) in listeners[..i].iter().filter(|(_, a)| a == address && a.port() != 0) {
                 at.refuse(&[key, other], &format!("does not fit: {key} and {other} are both {address}"));

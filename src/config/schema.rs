@@ -219,6 +219,9 @@ impl<T: Leaf + Clone> Setting for Vec<T> {
                 Err(why) => at.wrong(&item.source, T::EXPECTED, &quoted::<T>(&item.raw), &why),
             }
         }
+        if values.len() < items.len() {
+            return default;
+        }
         at.note_set(render_list(&values), &node.source);
         values
     }

@@ -88,7 +88,7 @@ pub struct Offence {
 }
 
 /// What was found out about a block that could not be stored as it came.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Verdict {
     /// The block is stored in parts, each under a token of its own: as a whole it was refused or could not be built.
     pub apart: bool,

@@ -33,6 +33,7 @@ pub mod ingest;
 pub mod kernel;
 pub mod policies;
 pub mod process;
+pub mod roles;
 pub mod serve;
 pub mod store;
 pub mod stream;
@@ -96,8 +97,14 @@ pub fn black_boxes(config: &Config) -> PathBuf {
     config.data_dir.join(&config.supervision.black_box.dir)
 }
 
-/// The whole tree.
+/// The tree of this process: of the whole tree, what its roles say.
 pub fn tree(parts: &Parts) -> ChildSpec {
+    let config = parts.config();
+    whole(parts).only("", &|path| roles::runs(&config, path))
+}
+
+/// The whole tree.
+fn whole(parts: &Parts) -> ChildSpec {
     let (store, stores) = store::subtree(parts);
     let (tenant, gate) = tenant::subtree(parts, &stores);
     let (broker_out, stream::BrokerPorts { producer, letters }) = stream::broker_out(parts);

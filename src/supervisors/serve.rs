@@ -41,6 +41,7 @@ pub fn subtree(parts: &Parts, gate: Arc<dyn TenantGate>, letters: Port<AskLetter
             metrics: parts.metrics.clone(),
             black_boxes: super::black_boxes(&parts.config()),
             letters,
+            config: parts.live.clone(),
             streams: events::streams(),
             closing: tokio::sync::watch::Sender::new(false),
             tuning: tuning.clone(),

@@ -7,5 +7,8 @@ mod event_log;
 mod event_log_embedded;
 mod event_log_kafka;
 mod query;
+#[path = "../support/services.rs"]
+mod services;
+mod services_script;
 mod state;
 mod telemetry;

@@ -88,6 +88,55 @@ fn one_fault_gives_one_clear_error() {
 }
 
 #[test]
+fn roles_that_would_each_keep_a_log_or_an_engine_are_refused() {
+    let url = "[telemetry]\nurl = \"http://ch:8123\"";
+    let cases = [
+        (
+            "roles = [\"edge\"]".to_owned(),
+            "F:1: roles: expected one of \"ingest-edge\" \"worker-otlp\" \"query-gateway\", found \"edge\"",
+        ),
+        (
+            "roles = [\"incident-engine\"]".to_owned(),
+            "F:1: roles: expected one of \"ingest-edge\" \"worker-otlp\" \"query-gateway\", found \"incident-engine\" (this build does not have that role yet)",
+        ),
+        (
+            "roles = []".to_owned(),
+            "F:1: roles must name a role, or be left out for all of them: ingest-edge, worker-otlp, query-gateway",
+        ),
+        (
+            "roles = [\"ingest-edge\", \"worker-otlp\", \"query-gateway\", \"worker-otlp\"]".to_owned(),
+            "F:1: roles names worker-otlp twice",
+        ),
+        (
+            format!("roles = [\"ingest-edge\"]\n{url}"),
+            "F:1: roles leaves out worker-otlp, but the event log is in data_dir, where no other process gets at it: run ingest-edge, worker-otlp in one process",
+        ),
+        (
+            format!("roles = [\"query-gateway\"]\n{url}"),
+            "F:1: roles leaves out ingest-edge, worker-otlp, but the event log is in data_dir, where no other process gets at it: run ingest-edge, worker-otlp in one process",
+        ),
+        (
+            "roles = [\"worker-otlp\", \"ingest-edge\"]".to_owned(),
+            "F:1: roles leaves out query-gateway, but the telemetry store is the embedded engine, where no other process gets at it: set telemetry.url to a ClickHouse server, or run worker-otlp, query-gateway in one process",
+        ),
+        (format!("roles = [\"worker-otlp\", \"ingest-edge\"]\n{url}"), ""),
+    ];
+    for (text, expected) in cases {
+        let expected: Vec<&str> = [expected].into_iter().filter(|e| !e.is_empty()).collect();
+        assert_eq!(errors(&text)[..], expected[..], "{text}");
+    }
+    let flags = vec![Flag::new("--roles", "roles", "worker-otlp,ingest-edge, worker-replay")];
+    let found = errors_of(&LoadArgs { flags, ..LoadArgs::default() });
+    assert!(found.len() == 1 && found[0].starts_with("flag --roles: roles: "), "{found:?}");
+    let env = vec![("OBTRACE_ROLES".into(), "ingest-edge".into())];
+    let found = errors_of(&LoadArgs { env, ..LoadArgs::default() });
+    assert!(
+        found.len() == 1 && found[0].starts_with("environment OBTRACE_ROLES: roles leaves out"),
+        "{found:?}"
+    );
+}
+
+#[test]
 fn api_keys_are_checked_and_never_quoted() {
     let hash = format!("sha256:{}", "ab".repeat(32));
     let cases = [

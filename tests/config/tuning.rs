@@ -417,6 +417,7 @@ fn every_key_is_read_by_somebody() {
     }
     // Read by a method of the section: which origins are allowed, which tenant has which plan.
     let by_method = [
+        ("roles", "config.has_role"),
         ("ingest.cors_origins", "allows_origin"),
         ("process.retry.first", "retry.waits"),
         ("process.retry.second", "retry.waits"),

@@ -88,6 +88,9 @@ fn dead_letters_are_listed_shown_and_stored_once_when_their_cause_is_gone() {
     wait_counter(&obtrace, "obtrace_process_rows_total", "signal=\"logs\"", before + 2);
     assert_eq!(stored(&obtrace, Signal::Logs), 20, "a letter is stored once, however often it is replayed");
     assert_eq!(replayed(&letters(&obtrace, "")), [2, 1, 3]);
+    let (_, journal) = obtrace.get("/admin/events?follow=false");
+    let operated = journal["events"].as_array().expect("events").iter().find(|e| e["event"] == "operated");
+    assert_eq!(operated.map(|e| &e["what"]), Some(&json!("replayed 2 dead letters")), "{journal:#}");
     for bad in ["", "{}", r#"{"ids":[]}"#, r#"{"ids":[1],"filter":{}}"#, r#"{"filter":{"tenent":"x"}}"#] {
         assert_eq!(post(&url, &[], bad.into()).0, 400, "{bad}");
     }

@@ -18,6 +18,7 @@ mod operate;
 #[cfg(feature = "chaos")]
 mod poison;
 mod reload;
+mod roles;
 mod sessions;
 #[cfg(feature = "chaos")]
 mod soak;

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+pub mod services;
+
 use std::io::Read;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 //!
 //! In: calls from any thread, through a bounded queue. Out: answers once the transaction is synced (WAL,
 //! `synchronous = FULL`). The file is opened at the first call and again after it was found damaged, so that a folder
-//! that cannot be written is a fault of each call and not of the start. What may fail: see [`fault_of`].
+//! that cannot be written is a fault of each call and not of the start. What may fail: a file that is busy, full, damaged or not ours (`fault_of`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

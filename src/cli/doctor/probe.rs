@@ -14,7 +14,7 @@ use crate::backends::telemetry::engine::find_library;
 use crate::clock;
 use crate::config::Config;
 use crate::domain::signal::Signal;
-use crate::supervisors::policies;
+use crate::supervisors::{policies, roles};
 
 /// Synced writes that are measured.
 const WRITES: usize = 9;
@@ -138,12 +138,7 @@ fn log(dir: &Path) -> Finding {
 }
 
 fn ports(config: &Config) -> Vec<Finding> {
-    let ports = [
-        ("ingest.otlp_grpc", config.ingest.otlp_grpc),
-        ("ingest.otlp_http", config.ingest.otlp_http),
-        ("serve.http", config.serve.http),
-    ];
-    ports.into_iter().map(|(key, address)| port(key, address)).collect()
+    config.listeners().into_iter().map(|(key, address)| port(key, address)).collect()
 }
 
 fn port(key: &str, address: SocketAddr) -> Finding {
@@ -188,6 +183,9 @@ fn engine(config: &Config) -> Vec<Finding> {
     let telemetry = &config.telemetry;
     if let Some(url) = &telemetry.url {
         return vec![Finding::ok("engine", format!("not needed: the store is {}", url.as_str()))];
+    }
+    if !roles::runs(config, "store.engine") {
+        return vec![Finding::ok("engine", format!("not needed by {}", config.roles_text()))];
     }
     let library = match find_library(telemetry.engine.library.as_deref()) {
         Ok(path) => path,
@@ -254,10 +252,11 @@ fn limits(config: &Config) -> Vec<Finding> {
     if let (Some(total), Some(available)) = (of("MemTotal:"), of("MemAvailable:")) {
         let limit = number("/sys/fs/cgroup/memory.max").map_or(total, |limit| limit.min(total));
         let engine = match &config.telemetry.url {
-            Some(_) => 0,
-            None => config.telemetry.engine.memory_limit.as_u64(),
+            None if roles::runs(config, "store.engine") => config.telemetry.engine.memory_limit.as_u64(),
+            _ => 0,
         };
-        let lanes = LANES.iter().map(|path| policies::node(config, path).lane.bytes.as_u64()).sum();
+        let here = LANES.iter().filter(|path| roles::runs(config, path));
+        let lanes = here.map(|path| policies::node(config, path).lane.bytes.as_u64()).sum();
         findings.push(grade::memory(limit, available, engine, lanes));
     }
     findings

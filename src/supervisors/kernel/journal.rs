@@ -113,6 +113,13 @@ pub enum EventKind {
         /// Why.
         why: String,
     },
+    /// An operator did something to the data that the child keeps, beside the orders of [`EventKind::Action`].
+    Operated {
+        /// What, in a few words.
+        what: String,
+        /// Who.
+        who: String,
+    },
     /// An operator's new policy took effect.
     PolicyApplied {
         /// Which keys differ from before.

@@ -68,6 +68,22 @@ impl ChildSpec {
         Self { name: name.into(), policy, kind: Kind::Supervisor(Arc::new(children)) }
     }
 
+    /// Leaves out every node below this one whose path `keep` refuses, with all that is below it; `path` is this node's own.
+    #[must_use]
+    pub fn only(mut self, path: &str, keep: &dyn Fn(&str) -> bool) -> Self {
+        if let Kind::Supervisor(children) = &self.kind {
+            let below = |child: &Self| match path {
+                "" => child.name.clone(),
+                _ => format!("{path}.{}", child.name),
+            };
+            let kept = children.iter().filter(|child| keep(&below(child)));
+            self.kind = Kind::Supervisor(Arc::new(
+                kept.map(|child| child.clone().only(&below(child), keep)).collect(),
+            ));
+        }
+        self
+    }
+
     /// A dynamic group: its members come and go by name while it runs.
     pub fn group(name: impl Into<String>, policy: Policy, group: Group) -> Self {
         Self { name: name.into(), policy, kind: Kind::Group(group) }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::super::policies::{self, LANES, PATHS, REPLICATED};
+use super::super::roles;
 use super::changes::policy_path;
 use super::machine::Machine;
 use crate::config::Loaded;
@@ -130,6 +131,11 @@ impl Rules<'_> {
         policies::node(&self.loaded.config, path)
     }
 
+    /// The leaves of the tree that run in this process.
+    fn leaves(&self) -> impl Iterator<Item = &'static str> {
+        leaves().filter(|leaf| roles::runs(&self.loaded.config, leaf))
+    }
+
     fn line(&self, name: &'static str, sum: String, verdict: Verdict, key: &str, advice: &str) -> Line {
         let source = self
             .loaded
@@ -143,7 +149,7 @@ impl Rules<'_> {
     /// Crashes of one worker until the process ends: each level takes one more than its intensity.
     fn restarts(&self) -> Line {
         let mut paths: Vec<(u64, String, String)> = Vec::new();
-        for leaf in leaves() {
+        for leaf in self.leaves() {
             let above = supervisors_of(leaf);
             if above.iter().any(|path| self.policy(path).on_limit == OnLimit::Quarantine) {
                 continue;
@@ -191,7 +197,7 @@ impl Rules<'_> {
     /// Restarts so far apart that they never fall into one window: the limit is then never passed.
     fn backoff(&self) -> Line {
         let mut worst: Option<(f64, String, String)> = None;
-        for leaf in leaves() {
+        for leaf in self.leaves() {
             let Some(parent) = supervisors_of(leaf).into_iter().next() else { continue };
             let (child, window) = (self.policy(leaf), self.policy(parent));
             let apart = least_time_of(&child, window.intensity);
@@ -220,7 +226,7 @@ impl Rules<'_> {
         let mut longest = (Duration::ZERO, "");
         for top in PATHS.iter().rev().filter(|path| !path.is_empty() && !path.contains('.')) {
             let mut sum = Duration::ZERO;
-            for leaf in leaves().filter(|leaf| leaf.split('.').next() == Some(top)) {
+            for leaf in self.leaves().filter(|leaf| leaf.split('.').next() == Some(top)) {
                 let policy = self.policy(leaf);
                 // Members of a group and replicas drain at the same time, from what they have in hand.
                 sum += policy.stop.drain;
@@ -277,14 +283,20 @@ impl Rules<'_> {
         let config = &self.loaded.config;
         let lanes: Vec<(u64, String)> = LANES
             .iter()
+            .filter(|path| roles::runs(config, path))
             .map(|path| (self.policy(path).lane.bytes.as_u64(), policy_path(path, "lane.bytes")))
             .collect();
         let all_lanes: u64 = lanes.iter().map(|(bytes, _)| *bytes).sum();
         let queue = config.stream.queue_bytes.as_u64();
-        let consumers = Signal::ALL.len() as u64 * u64::from(config.stream.partitions);
+        let consumers = match roles::runs(config, policies::GROUP) {
+            true => Signal::ALL.len() as u64 * u64::from(config.stream.partitions),
+            false => 0,
+        };
         let blocks = consumers * config.process.block_bytes.as_u64();
-        let engine =
-            if config.telemetry.url.is_none() { config.telemetry.engine.memory_limit.as_u64() } else { 0 };
+        let engine = match &config.telemetry.url {
+            None if roles::runs(config, "store.engine") => config.telemetry.engine.memory_limit.as_u64(),
+            _ => 0,
+        };
         let own = all_lanes + queue + blocks;
         let mut sum = format!(
             "lanes {} + log queue {} + {consumers} blocks {}",

@@ -13,7 +13,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use serde_json::{Value, json};
 
 use super::super::policies::{self, PATHS};
-use super::super::{Parts, access, store};
+use super::super::{Parts, access, roles, store};
 use super::changes::{self, Change};
 use super::lint::{self, Verdict};
 use super::machine::Machine;
@@ -116,14 +116,15 @@ impl RunningConfig {
                 trouble.insert(path.to_owned(), error.to_string());
             }
         };
-        for path in PATHS {
+        let here = || PATHS.into_iter().filter(|path| roles::runs(before, path));
+        for path in here() {
             let policy = policies::resolve(now, path);
             if policy != policies::resolve(before, path) {
                 order(&view, path, Order::apply(policy, who, "the configuration was reloaded")).await;
             }
         }
         // In start order, so that the API, through which the answer goes out, comes late.
-        for path in PATHS {
+        for path in here() {
             let cause = |c: &&Change| matches!(c.effect, Effect::Restarts(nodes) if nodes.contains(&path));
             if let Some(change) = changes.iter().find(cause) {
                 order(&view, path, Order::new(Action::Restart, who, format!("{} changed", change.key))).await;

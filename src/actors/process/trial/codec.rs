@@ -81,7 +81,7 @@ fn piece(out: &mut Vec<u8>, bytes: &[u8]) {
 /// Reads an order with its records.
 ///
 /// # Errors
-/// The input ends early or is not what [`write`] wrote.
+/// The input ends early or is not what [`write()`] wrote.
 pub(super) fn read(from: &mut impl io::BufRead) -> io::Result<(Order, Vec<StoredRecord>)> {
     let mut line = Vec::new();
     from.read_until(b'\n', &mut line)?;

@@ -15,13 +15,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::HeaderMap;
-use actix_web::web;
+use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::BoxFuture;
 
 use crate::config::live::LiveConfig;
+use crate::config::roles::Role;
 use crate::domain::gate::GateAnswer;
 use crate::domain::query::{QueryAnswer, QueryError, QueryRequest};
 use crate::domain::scope::Scope;
+
+/// Where the API is; what processes without the role `query-gateway` do not serve.
+const API: &str = "/api";
 
 /// Where questions go: in the running system a port of the query handlers.
 pub trait QueryPort: Send + Sync {
@@ -95,13 +99,25 @@ pub struct ApiDeps {
 /// Mounts the API, the health checks, the API document and its viewer, and problem documents for everything else.
 pub fn configure(deps: ApiDeps) -> impl FnOnce(&mut web::ServiceConfig) {
     move |service| {
-        service.app_data(web::Data::new(deps)).app_data(web::Data::new(docs::Documents::build()));
-        for endpoint in routes::ENDPOINTS {
+        let answers = deps.config.now().has_role(Role::QueryGateway);
+        service.app_data(web::Data::new(deps));
+        let here = routes::ENDPOINTS.iter().filter(|endpoint| answers || !endpoint.path.starts_with(API));
+        for endpoint in here {
             service.service((endpoint.mount)(web::resource(endpoint.path)));
         }
-        docs::mount_viewer(service);
+        if answers {
+            service.app_data(web::Data::new(docs::Documents::build()));
+            docs::mount_viewer(service);
+        } else {
+            service.service(web::scope(API).default_service(web::to(other_role)));
+        }
         service.default_service(web::to(reply::no_such_path));
     }
+}
+
+/// Says that a path of the API is served by processes of another role.
+async fn other_role(request: HttpRequest, deps: web::Data<ApiDeps>) -> HttpResponse {
+    reply::other_role(&request, &deps.config.now())
 }
 
 #[cfg(test)]

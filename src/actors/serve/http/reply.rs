@@ -6,6 +6,8 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 
 use super::{admin, routes};
+use crate::config::Config;
+use crate::config::roles::Role;
 use crate::domain::query::QueryError;
 use crate::domain::query::problem::{PROBLEM_JSON, Problem};
 
@@ -49,6 +51,13 @@ pub async fn no_such_path(request: HttpRequest) -> HttpResponse {
         None => format!("nothing is served at {path}: see /api/docs for what is"),
     };
     problem(&Problem::new(404, "not-found", "Not found", detail, request.path()))
+}
+
+/// 421 for what processes of the role `query-gateway` serve, where this one has other roles.
+pub fn other_role(request: &HttpRequest, config: &Config) -> HttpResponse {
+    let (path, wanted, roles) = (request.path(), Role::QueryGateway, config.roles_text());
+    let detail = format!("{path} is served by processes with the role {wanted}, this one runs {roles}");
+    problem(&Problem::new(421, "other-role", "Served by another role", detail, path))
 }
 
 /// 405 where only GET and HEAD are served.

@@ -6,15 +6,17 @@ use actix_web::web::{Bytes, Data, Path, Query, ReqData};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 
-use super::{AdminDeps, reply};
+use super::{AdminDeps, reply, tree};
+use crate::config::roles::Role;
 use crate::domain::admin::Admin;
 use crate::domain::dead_letters::{
-    LetterAnswer, LetterAsk, LetterFilter, LettersError, MOST_LETTERS, Selection,
+    LetterAnswer, LetterAsk, LetterFilter, LettersError, MOST_LETTERS, Replayed, Selection,
 };
 use crate::domain::offence::Cause;
 use crate::domain::query::problem::Problem;
 use crate::domain::signal::Signal;
 use crate::messages::stream::AskLetters;
+use crate::supervisors::kernel::journal::EventKind;
 use crate::supervisors::kernel::port::PortError;
 
 /// Time the desk has for an answer.
@@ -113,11 +115,44 @@ pub async fn replay(
             );
         }
     };
-    answer(&request, &deps, LetterAsk::Replay { what, dry_run: order.dry_run, who: admin.to_string() }).await
+    if let Some(elsewhere) = elsewhere(&request, &deps) {
+        return elsewhere;
+    }
+    let who = admin.to_string();
+    let ask = LetterAsk::Replay { what, dry_run: order.dry_run, who: who.clone() };
+    let asked = deps.letters.ask(|reply| AskLetters { ask, reply }, DEADLINE).await;
+    if let Ok(Ok(LetterAnswer::Replayed(replayed))) = &asked {
+        note(&deps, replayed, who);
+    }
+    answered(&request, asked)
+}
+
+/// A replay is an act of an operator as an order to the tree is, and stands in the same journal.
+fn note(deps: &AdminDeps, replayed: &Replayed, who: String) {
+    let Some(view) = tree::view(deps).filter(|_| !replayed.dry_run && !replayed.items.is_empty()) else {
+        return;
+    };
+    let what = format!("replayed {} dead letters", replayed.items.len());
+    view.journal().record("broker_out.letters", 0, EventKind::Operated { what, who });
+}
+
+/// What is answered where the letter desk is in processes of another role.
+fn elsewhere(request: &HttpRequest, deps: &AdminDeps) -> Option<HttpResponse> {
+    let config = deps.config.now();
+    (!config.has_role(Role::QueryGateway)).then(|| reply::other_role(request, &config))
 }
 
 async fn answer(request: &HttpRequest, deps: &AdminDeps, ask: LetterAsk) -> HttpResponse {
-    let asked = deps.letters.ask(|reply| AskLetters { ask, reply }, DEADLINE).await;
+    if let Some(elsewhere) = elsewhere(request, deps) {
+        return elsewhere;
+    }
+    answered(request, deps.letters.ask(|reply| AskLetters { ask, reply }, DEADLINE).await)
+}
+
+fn answered(
+    request: &HttpRequest,
+    asked: Result<Result<LetterAnswer, LettersError>, PortError>,
+) -> HttpResponse {
     match asked {
         Ok(Ok(LetterAnswer::Page(page))) => reply::ok(&page),
         Ok(Ok(LetterAnswer::One(letter))) => reply::ok(&letter),

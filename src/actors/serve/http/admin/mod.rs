@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::reply;
 use crate::actors::serve::reloader::Tuning;
+use crate::config::live::LiveConfig;
 use crate::domain::admin::AdminAccess;
 use crate::messages::serve::ReloadConfig;
 use crate::messages::stream::AskLetters;
@@ -40,8 +41,10 @@ pub struct AdminDeps {
     pub metrics: Metrics,
     /// Folder of the crash records.
     pub black_boxes: PathBuf,
-    /// The dead letters.
+    /// The dead letters; asked of processes with the role `query-gateway`.
     pub letters: Port<AskLetters>,
+    /// The configuration as of now.
+    pub config: LiveConfig,
     /// Bounds the open streams of events, over all workers.
     pub streams: Arc<Semaphore>,
     /// True from the moment on that the listener takes no more requests: streams end then.

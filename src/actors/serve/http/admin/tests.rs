@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::config::Config;
 use crate::domain::reload::{ReloadRefused, Reloaded};
 use crate::supervisors::kernel::journal::EventKind;
 use crate::supervisors::kernel::lane::{Lane, LaneView as _};
@@ -47,6 +48,7 @@ fn deps(token: Option<&str>, loopback: bool, view: Option<TreeView>) -> AdminDep
         metrics: Metrics::new(),
         black_boxes: std::path::PathBuf::from("none"),
         letters: letters.port(),
+        config: Config::default().into(),
         streams: super::events::streams(),
         closing: watch::Sender::new(false),
         tuning: Arc::new(Untuned),

@@ -43,7 +43,7 @@ impl fmt::Display for BlockId {
 }
 
 /// What is announced of an open block: where it ends, who works on it, and what was found out about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Plan {
     /// One past the last offset of the block.
     pub end: u64,
@@ -102,6 +102,9 @@ pub fn partition_of(content_hash: u128, partitions: u32) -> u32 {
     // Truncation is the point: the low bits are as good as any.
     (content_hash as u64 % u64::from(partitions.max(1))) as u32
 }
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests {
