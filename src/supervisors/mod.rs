@@ -31,6 +31,7 @@ use tuning::reload::Origin;
 pub mod access;
 pub mod ingest;
 pub mod kernel;
+pub mod log;
 pub mod policies;
 pub mod process;
 pub mod roles;

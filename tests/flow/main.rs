@@ -12,6 +12,7 @@ mod exits;
 #[cfg(feature = "chaos")]
 mod faults;
 mod ingest;
+mod kafka;
 #[cfg(feature = "chaos")]
 mod letters;
 mod operate;
@@ -19,6 +20,8 @@ mod operate;
 mod poison;
 mod reload;
 mod roles;
+#[path = "../support/services.rs"]
+mod services;
 mod sessions;
 #[cfg(feature = "chaos")]
 mod soak;

@@ -47,8 +47,8 @@ mod shared;
 mod walk;
 mod writer;
 
-pub use counters::{LogStats, PartitionStats};
 pub use super::dedup::DedupWindow;
+pub use counters::{LogStats, PartitionStats};
 pub use queue::GroupCommit;
 pub use retention::RetentionReport;
 

@@ -47,23 +47,19 @@ async fn claim_found(shared: &Shared, group: &str, partition: &Partition) -> Cla
     let member = shared.member(group)?;
     until_assigned(&member, &place).await?;
     let known = read_position(shared, &member, partition).await?;
+    let start = match partition.bounds() {
+        Some((first, _)) => first,
+        None => ask_bounds(shared, partition).await?.0,
+    };
+    // Nothing is waited for from here on: a claim that nobody heard of would never be released.
     let claim = Claim(shared.claims.fetch_add(1, Ordering::AcqRel) + 1);
     member.hold.claim(&place, claim)?;
-    let key = (group.to_owned(), place);
-    match known {
-        Some(position) => {
-            shared.positions.lock().insert(key, position.clone());
-            Ok((claim, position))
-        }
-        None => {
-            shared.positions.lock().remove(&key);
-            let bounds = match partition.bounds() {
-                Some(bounds) => bounds,
-                None => ask_bounds(shared, partition).await?,
-            };
-            Ok((claim, Committed { offset: bounds.0, metadata: String::new() }))
-        }
+    let (mut positions, key) = (shared.positions.lock(), (group.to_owned(), place));
+    match &known {
+        Some(position) => drop(positions.insert(key, position.clone())),
+        None => drop(positions.remove(&key)),
     }
+    Ok((claim, known.unwrap_or(Committed { offset: start, metadata: String::new() })))
 }
 
 /// Waits until the group gives the place; not where it took it away before.
@@ -76,7 +72,9 @@ async fn until_assigned(member: &Member, place: &Place) -> Result<(), LogError> 
     match given {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(_)) => Err(LogError::Closed),
-        Err(_) => Err(LogError::Away(format!("group {} does not give {} {}", member.group, place.0, place.1))),
+        Err(_) => {
+            Err(LogError::Away(format!("group {} does not give {} {}", member.group, place.0, place.1)))
+        }
     }
 }
 

@@ -11,21 +11,34 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// What stands in the way at the moment. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Trouble(Arc<Mutex<Option<String>>>);
+pub(super) struct Trouble(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    away: Option<String>,
+    /// Why a broker did not let us in; says more than that none can be reached then.
+    refused: Option<String>,
+}
 
 impl Trouble {
-    /// The brokers cannot be reached, or refuse.
+    /// The brokers cannot be reached, or something is not right there.
     pub(super) fn set(&self, what: impl Into<String>) {
-        *self.0.lock() = Some(what.into());
+        self.0.lock().away = Some(what.into());
+    }
+
+    /// A broker does not let us in.
+    pub(super) fn refuse(&self, why: impl Into<String>) {
+        self.0.lock().refused = Some(why.into());
     }
 
     /// They answered.
     pub(super) fn clear(&self) {
-        *self.0.lock() = None;
+        *self.0.lock() = State::default();
     }
 
     pub(super) fn get(&self) -> Option<String> {
-        self.0.lock().clone()
+        let state = self.0.lock();
+        state.refused.clone().or_else(|| state.away.clone())
     }
 }
 
@@ -44,7 +57,7 @@ impl Ears {
                 code @ (RDKafkaErrorCode::Authentication
                 | RDKafkaErrorCode::SSL
                 | RDKafkaErrorCode::SaslAuthenticationFailed),
-            ) => self.trouble.set(format!("{code}: {reason}")),
+            ) => self.trouble.refuse(format!("{code}: {reason}")),
             _ => {}
         }
         tracing::debug!(%error, reason, "a client of the event log's brokers");

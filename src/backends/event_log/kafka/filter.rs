@@ -67,8 +67,7 @@ impl Filter {
     /// A filter that knows `before`, which stands in the order of the log and reaches far enough back, and is asked about
     /// the records from `next` on.
     pub(super) fn new(reach: Reach, before: &[Trace], next: Offset) -> Self {
-        let mut this =
-            Self { reach, bytes: 0, newest: HashMap::new(), order: VecDeque::new(), next: 0 };
+        let mut this = Self { reach, bytes: 0, newest: HashMap::new(), order: VecDeque::new(), next: 0 };
         for trace in before {
             this.is_first(trace);
         }

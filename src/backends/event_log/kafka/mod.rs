@@ -28,8 +28,7 @@ use self::partition::Partition;
 use self::reader::Reading;
 use self::writer::Writer;
 use super::{
-    Appended, Assigned, Claim, Committed, EventLog, LogError, Offset, Record,
-    RemoteStats, StoredRecord,
+    Appended, Assigned, Claim, Committed, EventLog, LogError, Offset, Record, RemoteStats, StoredRecord,
 };
 use crate::clock;
 

@@ -194,6 +194,8 @@ impl KafkaLogConfig {
             .set("acks", "all")
             .set("compression.type", if self.compression { "lz4" } else { "none" })
             .set("linger.ms", LINGER_MS)
+            // A topic that is not there is told soon; one that was just made is there by then.
+            .set("topic.metadata.propagation.max.ms", "5000")
             .set("delivery.timeout.ms", self.delivery_timeout.as_millis().to_string())
             .set("message.max.bytes", (self.max_record_bytes + FRAMING).to_string())
             .set("queue.buffering.max.messages", "0")

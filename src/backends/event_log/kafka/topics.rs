@@ -222,7 +222,8 @@ fn differences(
     let asked = [ResourceSpecifier::Topic(name)];
     let described = wait(admin.describe_configs(&asked, &options(within)))?;
     let described = described.map_err(|error| log_error("asking for settings of topics", &error))?;
-    let is_it = |found: &ConfigResource| matches!(&found.specifier, OwnedResourceSpecifier::Topic(t) if t == name);
+    let is_it =
+        |found: &ConfigResource| matches!(&found.specifier, OwnedResourceSpecifier::Topic(t) if t == name);
     let Some(found) = described.iter().flatten().find(|found| is_it(found)) else { return Ok(Vec::new()) };
     let step = |(setting, wanted): (String, String)| {
         let there = found.get(&setting)?.value.clone()?;

@@ -63,8 +63,7 @@ impl Writer {
         ears: Ears,
     ) -> Result<Self, LogError> {
         let dead = Arc::new(AtomicBool::new(false));
-        let this =
-            Self { config: config.clone(), counters, ears, dead, producer: ArcSwapOption::empty() };
+        let this = Self { config: config.clone(), counters, ears, dead, producer: ArcSwapOption::empty() };
         this.producer.store(Some(Arc::new(this.make()?)));
         Ok(this)
     }
