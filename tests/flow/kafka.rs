@@ -134,7 +134,7 @@ fn what_comes_in_goes_over_the_brokers_and_is_found() {
     let (_, metrics) = obtrace.get("/metrics");
     let metrics = metrics.as_str().expect("text").to_owned();
     for line in [
-        "obtrace_child_gauge{path=\"stream_in.consumers\",name=\"lag\"}",
+        "obtrace_child_gauge{path=\"stream_in.consumers.traces-0\",name=\"lag\"}",
         "obtrace_child_gauge{path=\"broker_out.retention\",name=\"queued_bytes\"}",
         "obtrace_child_gauge{path=\"broker_out.retention\",name=\"rebalances\"}",
         "obtrace_child_gauge{path=\"stream_in.members\",name=\"partitions\"} 12",
@@ -154,7 +154,7 @@ fn what_comes_in_goes_over_the_brokers_and_is_found() {
 fn it_starts_without_brokers_and_works_when_they_come() {
     let mut broker = Private::start("kafka");
     let site = Site::at(broker.line("OBTRACE_TEST_KAFKA"));
-    broker.stop();
+    broker.kill9("broker");
     let mut obtrace = site.start("whole", &["ingest.ack_timeout=2s", "stream.kafka.delivery_timeout=2s"]);
     until("it shows what is missing", || node(&obtrace, "broker_out.retention")["state"] == "degraded");
     assert_eq!(send_log(&obtrace, "too early"), 503);
