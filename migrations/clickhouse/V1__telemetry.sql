@@ -1,5 +1,13 @@
--- V1: spans, logs, metrics and the trace index. Applied once, at start, in the database named
+-- V1: spans, logs, metrics and the trace index. Applied once, at start or by `obtrace migrate`, in the database named
 -- by `telemetry.database`; a statement ends with a semicolon at the end of its line, every one can be repeated.
+--
+-- One text for one server and for a cluster (`telemetry.cluster`), written out by src/backends/telemetry/schema.rs:
+--   ${table:T}     T; on a cluster T_local on every node, where the rows are
+--   ${engine:E}    E; on a cluster its replicated kind
+--   ${window:N}    how many inserts are remembered by their token
+--   ${view:V}      V; on a cluster on every node
+--   ${rows:T}      T; on a cluster T_local
+--   ${all:T:key}   nothing; on a cluster T over the T_local of all shards, rows going to a shard by the key
 --
 -- What all three tables share:
 --   * Tenant first in the order, then five-minute buckets: the mandatory tenant filter is a range of the primary key,
@@ -15,7 +23,7 @@
 --     s string, b bool, i int, d double, y bytes (base64), a array, k key-value list (both OTLP/JSON), e empty.
 --   * `attr_kv` is `key=value` of attributes and resource attributes; `has(attr_kv, 'key=value')` uses the text index.
 
-CREATE TABLE IF NOT EXISTS spans
+CREATE TABLE IF NOT EXISTS ${table:spans}
 (
     tenant LowCardinality(String),
     project LowCardinality(String),
@@ -76,15 +84,17 @@ CREATE TABLE IF NOT EXISTS spans
         arrayConcat(mapValues(attributes), mapValues(resource_attributes))) TYPE text(tokenizer = 'array'),
     INDEX idx_duration duration_ns TYPE minmax GRANULARITY 1
 )
-ENGINE = MergeTree
+ENGINE = ${engine:MergeTree}
 PARTITION BY (toDate(ts), retention_days)
 ORDER BY (tenant, ts_bucket, service, ts)
 TTL toDateTime(least(toUnixTimestamp64Second(ts) + toInt64(retention_days) * 86400, 4294967295))
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000, fsync_after_insert = 1,
+SETTINGS ttl_only_drop_parts = 1, ${window:10000}, fsync_after_insert = 1,
     fsync_part_directory = 1, index_granularity = 1024, min_bytes_for_wide_part = 1073741824;
 
+${all:spans:cityHash64(tenant, trace_id)};
+
 -- Body words: `hasAllTokens(body, 'word word')` uses the text index and does not mind case.
-CREATE TABLE IF NOT EXISTS logs
+CREATE TABLE IF NOT EXISTS ${table:logs}
 (
     tenant LowCardinality(String),
     project LowCardinality(String),
@@ -130,15 +140,17 @@ CREATE TABLE IF NOT EXISTS logs
     INDEX idx_body lower(body) TYPE text(tokenizer = 'splitByNonAlpha'),
     INDEX idx_severity severity_number TYPE minmax GRANULARITY 1
 )
-ENGINE = MergeTree
+ENGINE = ${engine:MergeTree}
 PARTITION BY (toDate(ts), retention_days)
 ORDER BY (tenant, ts_bucket, service, ts)
 TTL toDateTime(least(toUnixTimestamp64Second(ts) + toInt64(retention_days) * 86400, 4294967295))
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000, fsync_after_insert = 1,
+SETTINGS ttl_only_drop_parts = 1, ${window:10000}, fsync_after_insert = 1,
     fsync_part_directory = 1, index_granularity = 1024, min_bytes_for_wide_part = 1073741824;
 
+${all:logs:cityHash64(tenant, service, trace_id)};
+
 -- One row a data point, all kinds. `value` counts only where `has_value`; `int_value` is set where an integer was sent.
-CREATE TABLE IF NOT EXISTS metrics
+CREATE TABLE IF NOT EXISTS ${table:metrics}
 (
     tenant LowCardinality(String),
     project LowCardinality(String),
@@ -205,16 +217,18 @@ CREATE TABLE IF NOT EXISTS metrics
         arrayConcat(mapKeys(attributes), mapKeys(resource_attributes)),
         arrayConcat(mapValues(attributes), mapValues(resource_attributes)))
 )
-ENGINE = MergeTree
+ENGINE = ${engine:MergeTree}
 PARTITION BY (toDate(ts), retention_days)
 ORDER BY (tenant, metric, service, ts_bucket, series_hash, ts)
 TTL toDateTime(least(toUnixTimestamp64Second(ts) + toInt64(retention_days) * 86400, 4294967295))
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000, fsync_after_insert = 1,
+SETTINGS ttl_only_drop_parts = 1, ${window:10000}, fsync_after_insert = 1,
     fsync_part_directory = 1;
+
+${all:metrics:cityHash64(tenant, series_hash)};
 
 -- Where in time a trace lies, so that a trace by id reads minutes and not everything. A trace that crosses midnight has
 -- a row for each day: readers take min and max over what they find.
-CREATE TABLE IF NOT EXISTS trace_index
+CREATE TABLE IF NOT EXISTS ${table:trace_index}
 (
     tenant LowCardinality(String),
     trace_id FixedString(16) CODEC(ZSTD(1)),
@@ -223,14 +237,16 @@ CREATE TABLE IF NOT EXISTS trace_index
     min_ts SimpleAggregateFunction(min, DateTime64(9, 'UTC')) CODEC(Delta(8), ZSTD(1)),
     max_ts SimpleAggregateFunction(max, DateTime64(9, 'UTC')) CODEC(Delta(8), ZSTD(1))
 )
-ENGINE = AggregatingMergeTree
+ENGINE = ${engine:AggregatingMergeTree}
 PARTITION BY (day, retention_days)
 ORDER BY (tenant, trace_id)
 TTL toDateTime(least((toInt64(toUInt16(day)) + retention_days + 1) * 86400, 4294967295))
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000, fsync_after_insert = 1,
+SETTINGS ttl_only_drop_parts = 1, ${window:10000}, fsync_after_insert = 1,
     fsync_part_directory = 1, index_granularity = 1024;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS trace_index_view TO trace_index AS
+CREATE MATERIALIZED VIEW IF NOT EXISTS ${view:trace_index_view} TO ${rows:trace_index} AS
 SELECT tenant, trace_id, toDate(ts) AS day, retention_days, min(ts) AS min_ts, max(ts) AS max_ts
-FROM spans
+FROM ${rows:spans}
 GROUP BY tenant, trace_id, day, retention_days;
+
+${all:trace_index:cityHash64(tenant, trace_id)};

@@ -24,6 +24,7 @@ mod dlq;
 mod doctor;
 mod key;
 mod look;
+mod migrate;
 mod remote;
 mod top;
 mod tree;
@@ -42,6 +43,8 @@ enum Command {
     Dev(RunArgs),
     /// As configured: everything in one process, or some --roles of it
     Serve(RunArgs),
+    /// Brings the schemas of all stores up to date, or says what that would do (--plan)
+    Migrate(migrate::MigrateArgs),
     /// A simulated shop that sends traces, logs and metrics to a running Obtrace
     Demo(DemoArgs),
     /// Load generator; with --verify it asks the API what is missing or doubled
@@ -109,6 +112,7 @@ impl Cli {
         match self.command {
             Command::Dev(args) => serve(&args, Some("dev")),
             Command::Serve(args) => serve(&args, None),
+            Command::Migrate(args) => client(migrate::run(args)),
             Command::Demo(args) => tool(demo::run(args)),
             Command::Load(args) => tool(load::run(*args)),
             Command::Tree(args) => client(tree::run(args)),

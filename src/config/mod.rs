@@ -74,6 +74,9 @@ config_struct! {
         log: String = "info".into() => Live,
         /// Form of these lines: "text" or "json".
         log_format: LogFormat = LogFormat::Text => Process,
+        /// Whether a start brings the schemas of the stores up to date. Unset: those in data_dir yes, others no: `obtrace
+        /// migrate` does it once for all processes, which wait until it is done.
+        migrate_on_start: Option<bool> = None => Process,
         /// Ingest: where OTLP comes in, how much of it at a time, and how it is stamped.
         ingest: IngestConfig = IngestConfig::default(),
         /// Stream: the durable log between the edge and the consumers.

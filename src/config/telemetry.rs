@@ -26,8 +26,24 @@ config_struct! {
         connect_timeout: Duration = Duration::from_secs(5),
         /// Longest wait for an insert. It is then retried as the same block, which the store keeps once.
         insert_timeout: Duration = Duration::from_secs(60) => Live,
+        /// A cluster behind the address: shards of replicas.
+        cluster: ClusterConfig = ClusterConfig::default() => Restarts(&["store.engine"]),
         /// The embedded engine: a child process that loads ClickHouse as a library.
         engine: EngineConfig = EngineConfig::default() => Restarts(&["store.engine"]),
+    }
+}
+
+config_struct! {
+    /// A ClickHouse cluster. Its tables are TABLE_local on every node, replicated in a shard, and TABLE over all shards.
+    pub struct ClusterConfig {
+        /// Its name in remote_servers of the servers. Unset: one server.
+        name: Option<String> = None,
+        /// Path of a table in Keeper. The servers fill in {shard}; {database} and {table} are those of the table.
+        keeper_path: String = "/clickhouse/tables/{shard}/{database}/{table}".into(),
+        /// Name of a replica. The servers fill in {replica}.
+        replica: String = "{replica}".into(),
+        /// How long a shard remembers inserts, and so for how long a block may be retried without being stored twice.
+        remember: Duration = Duration::from_secs(7 * 24 * 3600),
     }
 }
 
@@ -87,6 +103,9 @@ impl Validate for TelemetryConfig {
         if self.database.is_empty() || !self.database.chars().all(plain) {
             at.refuse(&["database"], "must be a name of a-z, A-Z, 0-9 and '_'");
         }
+        if self.url.is_none() && self.cluster.name.is_some() {
+            at.refuse(&["cluster.name"], "needs telemetry.url: the embedded engine is no cluster");
+        }
         if self.max_connections == 0 {
             at.refuse(&["max_connections"], "must be at least 1");
         }
@@ -96,6 +115,26 @@ impl Validate for TelemetryConfig {
             if value.is_zero() {
                 at.refuse(&[key], "must be more than 0");
             }
+        }
+    }
+}
+
+impl Validate for ClusterConfig {
+    fn validate(&self, at: &mut Reader) {
+        if self.name.as_ref().is_some_and(|name| name.contains(['\'', '\\', '`', '"'])) {
+            at.refuse(&["name"], "must be a name without quotes");
+        }
+        if !self.keeper_path.starts_with('/') || !self.keeper_path.contains("{shard}") {
+            at.refuse(
+                &["keeper_path"],
+                "must begin with / and have {shard} in it, else all shards are replicas of one",
+            );
+        }
+        if self.replica.is_empty() {
+            at.refuse(&["replica"], "must name the replica, such as \"{replica}\"");
+        }
+        if self.remember < Duration::from_secs(3600) {
+            at.refuse(&["remember"], "must be at least 1h: longer than a store may be down");
         }
     }
 }

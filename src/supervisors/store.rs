@@ -3,11 +3,12 @@
 
 use crate::actors::store::blobs::BlobAdapter;
 use crate::actors::store::cache::CacheAdapter;
-use crate::actors::store::engine::StoreKeeper;
+use crate::actors::store::engine::{Schema, StoreKeeper};
 use crate::actors::store::state::StateAdapter;
 use crate::actors::store::writer::TelemetryWriter;
 use crate::backends::telemetry::client::TelemetrySettings;
 use crate::backends::telemetry::engine::child::EngineSpec;
+use crate::backends::telemetry::schema::{Cluster, Layout};
 use crate::config::Config;
 use crate::messages::store::{BlobCall, CacheCall, StateCall, StoreRows};
 
@@ -91,7 +92,9 @@ fn keeper(parts: &Parts) -> ChildSpec {
         let config = parts.config();
         let (settings, engine) = (telemetry_settings(&config), engine_spec(&config));
         let breaker = parts.policy("store.engine").breaker;
-        StoreKeeper::new(parts.telemetry.clone(), settings, engine, parts.live.clone(), breaker)
+        let migrates = config.migrate_on_start.unwrap_or(engine.is_some());
+        let schema = Schema { layout: layout(&config), migrates };
+        StoreKeeper::new(parts.telemetry.clone(), settings, engine, schema, parts.live.clone(), breaker)
     })
     .build()
 }
@@ -109,8 +112,21 @@ pub fn telemetry_settings(config: &Config) -> TelemetrySettings {
     }
 }
 
+/// What the telemetry schema is written out for.
+pub fn layout(config: &Config) -> Layout {
+    let cluster = &config.telemetry.cluster;
+    cluster.name.as_ref().map_or(Layout::Single, |name| {
+        Layout::Cluster(Cluster {
+            name: name.clone(),
+            keeper_path: cluster.keeper_path.clone(),
+            replica: cluster.replica.clone(),
+            window_seconds: cluster.remember.as_secs(),
+        })
+    })
+}
+
 /// The engine to run, or `None` where `telemetry.url` names a server.
-fn engine_spec(config: &Config) -> Option<EngineSpec> {
+pub fn engine_spec(config: &Config) -> Option<EngineSpec> {
     let telemetry = &config.telemetry;
     telemetry.url.is_none().then(|| EngineSpec {
         library: telemetry.engine.library.clone(),

@@ -7,6 +7,7 @@ mod event_log;
 mod event_log_embedded;
 mod event_log_kafka;
 mod query;
+mod schema;
 #[path = "../support/services.rs"]
 mod services;
 mod services_script;

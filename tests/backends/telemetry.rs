@@ -11,6 +11,7 @@ use obtrace::backends::telemetry::client::{TelemetryClient, TelemetryError, Tele
 use obtrace::backends::telemetry::engine::{EngineChild, EngineSpec, USER};
 use obtrace::backends::telemetry::migrate::{self, MigrateError};
 use obtrace::backends::telemetry::read::QueryLimits;
+use obtrace::backends::telemetry::schema::Layout;
 use obtrace::domain::columns::{LogColumns, MetricColumns, SpanColumns, restore};
 use obtrace::domain::envelope::{Header, SCHEMA_VERSION, WireFormat};
 use obtrace::domain::failure::{Classified, FailureClass};
@@ -49,7 +50,7 @@ impl Store {
     /// A fresh engine with the schema in place.
     async fn new() -> Self {
         let store = Self::empty().await;
-        migrate::run(&store.client).await.expect("the schema is made");
+        migrate::run(&store.client, &Layout::Single).await.expect("the schema is made");
         store
     }
 
@@ -330,19 +331,19 @@ fn all_metrics() -> Vec<Metric> {
 #[tokio::test]
 async fn the_schema_is_made_once_and_a_newer_one_is_refused() {
     let store = Store::empty().await;
-    let first = migrate::run(&store.client).await.expect("made");
+    let first = migrate::run(&store.client, &Layout::Single).await.expect("made");
     assert_eq!(first.applied, (1..=first.version).collect::<Vec<_>>());
-    assert_eq!(migrate::run(&store.client).await.expect("seen").applied, Vec::<u32>::new());
+    assert_eq!(migrate::run(&store.client, &Layout::Single).await.expect("seen").applied, Vec::<u32>::new());
     // A run that was cut short after its statements: everything is done again, and nothing is there twice.
     store.client.command("TRUNCATE TABLE schema_migrations").await.expect("emptied");
-    assert_eq!(migrate::run(&store.client).await.expect("repeated").applied, first.applied);
+    assert_eq!(migrate::run(&store.client, &Layout::Single).await.expect("repeated").applied, first.applied);
 
     store
         .client
         .command("INSERT INTO schema_migrations (version, name) VALUES (99, 'later')")
         .await
         .expect("noted");
-    let refused = migrate::run(&store.client).await.unwrap_err();
+    let refused = migrate::run(&store.client, &Layout::Single).await.unwrap_err();
     assert_eq!(refused, MigrateError::Newer { found: 99, known: first.version });
     assert_eq!(refused.class(), FailureClass::Config);
 }

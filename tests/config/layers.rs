@@ -52,7 +52,7 @@ fn each_layer_holds_against_the_one_below_and_says_so() {
         (
             "ingest.cors_origins",
             "[\"http://localhost:*\", \"http://127.0.0.1:*\"]",
-            "profile dev:5".to_owned(),
+            "profile dev:7".to_owned(),
         ),
         ("ingest.max_body", "\"1MiB\"", format!("{}:2", one.display())),
         ("ingest.dev_loopback", "false", format!("{}:4", one.display())),

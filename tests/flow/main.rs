@@ -15,6 +15,7 @@ mod ingest;
 mod kafka;
 #[cfg(feature = "chaos")]
 mod letters;
+mod migrate;
 mod operate;
 #[cfg(feature = "chaos")]
 mod poison;

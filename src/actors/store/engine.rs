@@ -3,6 +3,7 @@
 //! In: nothing but time and the child's end. Out: a telemetry client that points at the running engine, with its
 //! schema up to date. The engine being down is a state of this actor (`Degraded`), never a crash of it.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::backends::telemetry::engine::USER;
 use crate::backends::telemetry::engine::child::{EngineChild, EngineSpec};
 use crate::backends::telemetry::migrate;
+use crate::backends::telemetry::schema::Layout;
 use crate::clock;
 use crate::config::live::LiveConfig;
 use crate::domain::failure::FailureClass;
@@ -38,21 +40,32 @@ pub struct StoreKeeper {
     client: Arc<TelemetryClient>,
     settings: TelemetrySettings,
     engine: Option<EngineSpec>,
+    schema: Schema,
     config: LiveConfig,
     breaker: BreakerPolicy,
 }
 
+/// The schema that the store has to have.
+#[derive(Debug, Clone)]
+pub struct Schema {
+    /// One server or a cluster.
+    pub layout: Layout,
+    /// Whether the keeper brings it up to date; else it waits until somebody has.
+    pub migrates: bool,
+}
+
 impl StoreKeeper {
-    /// Keeps the engine described by `engine`, which gets `telemetry.engine.stop_timeout` to end by itself; with `None` it only brings the
-    /// schema of the server in `settings` up to date. `client` gets its address once that is done.
+    /// Keeps the engine described by `engine`, which gets `telemetry.engine.stop_timeout` to end by itself; with `None` it only sees to
+    /// the `schema` of the server in `settings`. `client` gets its address once that is there.
     pub fn new(
         client: Arc<TelemetryClient>,
         settings: TelemetrySettings,
         engine: Option<EngineSpec>,
+        schema: Schema,
         config: LiveConfig,
         breaker: BreakerPolicy,
     ) -> Self {
-        Self { client, settings, engine, config, breaker }
+        Self { client, settings, engine, schema, config, breaker }
     }
 }
 
@@ -65,6 +78,7 @@ impl Worker for StoreKeeper {
             client: self.client.clone(),
             settings: self.settings.clone(),
             engine: self.engine.clone(),
+            schema: self.schema.clone(),
             config: self.config.clone(),
             gate: Gate::new(self.breaker, probe),
             probe: probe.clone(),
@@ -80,6 +94,7 @@ struct Keep {
     client: Arc<TelemetryClient>,
     settings: TelemetrySettings,
     engine: Option<EngineSpec>,
+    schema: Schema,
     config: LiveConfig,
     gate: Gate,
     probe: Probe,
@@ -108,13 +123,22 @@ impl Keep {
         }
     }
 
-    /// Brings the schema up to date over a client of its own, and only then lets the writers and queries in: a row that
-    /// came before its table's views were there would be missing in them for good.
+    /// Sees to the schema over a client of its own, and only then lets the writers and queries in: a row that came before
+    /// its table's views were there would be missing in them for good.
     async fn open(&self, settings: &TelemetrySettings) -> Result<(), String> {
         let admin = TelemetryClient::new(settings.clone()).map_err(|error| error.to_string())?;
-        migrate::run(&admin)
-            .await
-            .map_err(|error| format!("the telemetry schema is not up to date: {error}"))?;
+        let late = |error: &dyn Display| format!("the telemetry schema is not up to date: {error}");
+        let Schema { layout, migrates } = &self.schema;
+        if *migrates {
+            migrate::run(&admin, layout).await.map_err(|error| late(&error))?;
+        } else {
+            let plan = migrate::plan(&admin, layout).await.map_err(|error| late(&error))?;
+            if !plan.steps.is_empty() {
+                let steps: Vec<&str> = plan.steps.iter().map(|step| step.name.as_str()).collect();
+                let todo = format!("{} is missing, run `obtrace migrate`", steps.join(", "));
+                return Err(late(&todo));
+            }
+        }
         let url = settings.url.as_deref().unwrap_or_default();
         self.client.set_endpoint(url, &settings.user, &settings.password);
         Ok(())

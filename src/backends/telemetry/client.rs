@@ -256,12 +256,12 @@ impl TelemetryClient {
         self.execute(sql, Some(&self.database), COMMAND_DEADLINE).await
     }
 
-    /// Makes the database of the tables where it is missing.
+    /// Makes the database of the tables where it is missing, with `clause` behind its name.
     ///
     /// # Errors
     /// Any [`TelemetryError`].
-    pub async fn create_database(&self) -> Result<(), TelemetryError> {
-        let sql = format!("CREATE DATABASE IF NOT EXISTS {}", self.database);
+    pub async fn create_database(&self, clause: &str) -> Result<(), TelemetryError> {
+        let sql = format!("CREATE DATABASE IF NOT EXISTS {}{clause}", self.database);
         self.execute(&sql, None, COMMAND_DEADLINE).await
     }
 

@@ -1,7 +1,8 @@
 //! The schema of the store: the migrations this build carries in → each applied once, in order, with its checksum noted.
 //!
-//! Run at every start. Every statement can be repeated, so a run that was cut short is simply run
-//! again, and two runs at once do no harm. What may fail: [`MigrateError`]; a schema newer than the build is refused.
+//! Run by `obtrace migrate`, and at a start where `migrate_on_start` says so. Every statement can be repeated, so a run
+//! that was cut short is simply run again, and two runs at once do no harm. [`plan`] says what a run would do. What may
+//! fail: [`MigrateError`]; a schema newer than the build is refused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,19 +10,15 @@ use std::time::Duration;
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt32Type;
 use arrow_array::{ArrayRef, RecordBatch, StringArray, UInt32Array};
-use sha2::{Digest, Sha256};
 
 use super::client::{TelemetryClient, TelemetryError};
 use super::read::QueryLimits;
+use super::schema::{Layout, checksum};
 use crate::domain::failure::{Classified, FailureClass};
 
 const DEADLINE: Duration = Duration::from_secs(30);
-
-/// Where applied versions are noted. Not a migration: it has to be there before the first.
-const NOTES: &str = "CREATE TABLE IF NOT EXISTS schema_migrations
-(version UInt32, name String, checksum String, build String, applied_at DateTime64(3, 'UTC') DEFAULT now64(3))
-ENGINE = MergeTree ORDER BY version
-SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1";
+/// What a store says of a database and of a table that is not there.
+const NOTHING_THERE: [i32; 2] = [81, 60];
 
 /// A step of the schema.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +34,26 @@ const MIGRATIONS: &[Migration] = &[Migration {
     name: "telemetry",
     sql: include_str!("../../../migrations/clickhouse/V1__telemetry.sql"),
 }];
+
+/// What there is of the schema, and what a run would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Version of the schema as it is; 0 where there is none.
+    pub version: u32,
+    /// Version that this build needs.
+    pub latest: u32,
+    /// What is to be done, in order.
+    pub steps: Vec<Step>,
+}
+
+/// A step to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Its name, such as `V1 telemetry`.
+    pub name: String,
+    /// Its statements.
+    pub statements: Vec<String>,
+}
 
 /// What a run did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +85,18 @@ pub enum MigrateError {
         /// Its name.
         name: &'static str,
     },
+    /// Made for one server where a cluster is wanted, or the other way round.
+    #[error(
+        "telemetry migration V{version} was applied as {found:?}, telemetry.cluster asks for {wanted:?}: set another telemetry.database, what is there stays as it is"
+    )]
+    OtherLayout {
+        /// Its version.
+        version: u32,
+        /// The name it was noted under.
+        found: String,
+        /// The name it has here.
+        wanted: String,
+    },
     /// A statement failed.
     #[error("telemetry migration V{version}, statement {statement}: {source}")]
     Statement {
@@ -86,7 +115,7 @@ pub enum MigrateError {
 impl Classified for MigrateError {
     fn class(&self) -> FailureClass {
         match self {
-            Self::Newer { .. } | Self::Changed { .. } => FailureClass::Config,
+            Self::Newer { .. } | Self::Changed { .. } | Self::OtherLayout { .. } => FailureClass::Config,
             Self::Statement { source, .. } | Self::Store(source) => source.class(),
         }
     }
@@ -95,65 +124,106 @@ impl Classified for MigrateError {
 /// A version noted in the store.
 struct Noted {
     version: u32,
+    name: String,
     checksum: String,
+}
+
+/// Says what [`run`] would do, and changes nothing.
+///
+/// # Errors
+/// Any [`MigrateError`] but that of a statement.
+pub async fn plan(client: &TelemetryClient, layout: &Layout) -> Result<Plan, MigrateError> {
+    let noted = match noted(client).await {
+        Err(TelemetryError::Exception { code, .. }) if NOTHING_THERE.contains(&code) => Vec::new(),
+        noted => noted?,
+    };
+    let due = due(MIGRATIONS, &noted, layout)?;
+    let steps = due.iter().map(|migration| Step {
+        name: format!("V{} {}", migration.version, layout.name_of(migration.name)),
+        statements: layout.statements(migration.sql, client.database()),
+    });
+    let version = noted.iter().map(|note| note.version).max().unwrap_or(0);
+    Ok(Plan { version, latest: latest(), steps: steps.collect() })
+}
+
+/// What a run does in a store in which there is nothing yet.
+pub fn whole(layout: &Layout, database: &str) -> Plan {
+    let steps = MIGRATIONS.iter().map(|migration| Step {
+        name: format!("V{} {}", migration.version, layout.name_of(migration.name)),
+        statements: layout.statements(migration.sql, database),
+    });
+    Plan { version: 0, latest: latest(), steps: steps.collect() }
 }
 
 /// Brings the schema to what this build needs.
 ///
 /// # Errors
 /// Any [`MigrateError`].
-pub async fn run(client: &TelemetryClient) -> Result<Migrated, MigrateError> {
-    client.create_database().await?;
-    client.command(NOTES).await?;
+pub async fn run(client: &TelemetryClient, layout: &Layout) -> Result<Migrated, MigrateError> {
+    client.create_database(&layout.on_cluster()).await?;
+    client.command(&layout.notes(client.database())).await?;
     let noted = noted(client).await?;
-    let due = due(MIGRATIONS, &noted)?;
+    let due = due(MIGRATIONS, &noted, layout)?;
     for migration in &due {
-        apply(client, migration).await?;
-        note(client, migration).await?;
+        apply(client, migration, layout).await?;
+        note(client, migration, layout).await?;
         tracing::info!(version = migration.version, name = migration.name, "telemetry migration applied");
     }
-    let version = MIGRATIONS.last().map_or(0, |migration| migration.version);
-    Ok(Migrated { version, applied: due.iter().map(|migration| migration.version).collect() })
+    Ok(Migrated { version: latest(), applied: due.iter().map(|migration| migration.version).collect() })
+}
+
+fn latest() -> u32 {
+    MIGRATIONS.last().map_or(0, |migration| migration.version)
 }
 
 /// The steps that are still to do, after a look at those that were done.
-fn due<'a>(known: &'a [Migration], noted: &[Noted]) -> Result<Vec<&'a Migration>, MigrateError> {
+fn due<'a>(
+    known: &'a [Migration],
+    noted: &[Noted],
+    layout: &Layout,
+) -> Result<Vec<&'a Migration>, MigrateError> {
     let latest = known.last().map_or(0, |migration| migration.version);
     if let Some(newest) = noted.iter().map(|note| note.version).max().filter(|version| *version > latest) {
         return Err(MigrateError::Newer { found: newest, known: latest });
     }
     let mut due = Vec::new();
     for migration in known {
-        match noted.iter().find(|note| note.version == migration.version) {
+        let (version, name) = (migration.version, migration.name);
+        let wanted = layout.name_of(name);
+        match noted.iter().find(|note| note.version == version) {
             None => due.push(migration),
-            Some(note) if note.checksum == checksum(migration.sql) => {}
-            Some(_) => {
-                return Err(MigrateError::Changed { version: migration.version, name: migration.name });
+            Some(Noted { name: found, .. }) if *found != wanted => {
+                return Err(MigrateError::OtherLayout { version, found: found.clone(), wanted });
             }
+            Some(note) if note.checksum == checksum(migration.sql) => {}
+            Some(_) => return Err(MigrateError::Changed { version, name }),
         }
     }
     Ok(due)
 }
 
 async fn noted(client: &TelemetryClient) -> Result<Vec<Noted>, TelemetryError> {
-    let sql = "SELECT version, checksum FROM schema_migrations ORDER BY version";
+    let sql = "SELECT version, name, checksum FROM schema_migrations ORDER BY version";
     let result = client.query(sql, &[], &[], QueryLimits::default(), DEADLINE).await?;
     let mut noted = Vec::new();
     for batch in &result.batches {
         let versions = batch.column(0).as_primitive_opt::<UInt32Type>();
-        let (Some(versions), Some(checksums)) = (versions, batch.column(1).as_string_opt::<i32>()) else {
+        let texts = |column| batch.column(column).as_string_opt::<i32>();
+        let (Some(versions), Some(names), Some(checksums)) = (versions, texts(1), texts(2)) else {
             return Err(TelemetryError::Malformed("schema_migrations has columns of other types".into()));
         };
-        let rows = versions.values().iter().zip(checksums.iter());
-        noted.extend(
-            rows.map(|(version, sum)| Noted { version: *version, checksum: sum.unwrap_or("").into() }),
-        );
+        let rows = versions.values().iter().zip(names.iter()).zip(checksums.iter());
+        noted.extend(rows.map(|((version, name), sum)| Noted {
+            version: *version,
+            name: name.unwrap_or("").into(),
+            checksum: sum.unwrap_or("").into(),
+        }));
     }
     Ok(noted)
 }
 
-async fn apply(client: &TelemetryClient, migration: &Migration) -> Result<(), MigrateError> {
-    for (index, sql) in statements(migration.sql).iter().enumerate() {
+async fn apply(client: &TelemetryClient, migration: &Migration, layout: &Layout) -> Result<(), MigrateError> {
+    for (index, sql) in layout.statements(migration.sql, client.database()).iter().enumerate() {
         let failed =
             |source| MigrateError::Statement { version: migration.version, statement: index + 1, source };
         client.command(sql).await.map_err(failed)?;
@@ -161,12 +231,16 @@ async fn apply(client: &TelemetryClient, migration: &Migration) -> Result<(), Mi
     Ok(())
 }
 
-async fn note(client: &TelemetryClient, migration: &Migration) -> Result<(), TelemetryError> {
+async fn note(
+    client: &TelemetryClient,
+    migration: &Migration,
+    layout: &Layout,
+) -> Result<(), TelemetryError> {
     let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from(vec![text])) };
     let version: ArrayRef = Arc::new(UInt32Array::from(vec![migration.version]));
     let row = RecordBatch::try_from_iter([
         ("version", version),
-        ("name", text(migration.name)),
+        ("name", text(&layout.name_of(migration.name))),
         ("checksum", text(&checksum(migration.sql))),
         ("build", text(env!("CARGO_PKG_VERSION"))),
     ])?;
@@ -174,74 +248,64 @@ async fn note(client: &TelemetryClient, migration: &Migration) -> Result<(), Tel
     client.insert("schema_migrations", &[row], &token, DEADLINE).await.map(drop)
 }
 
-/// The statements of a file: each ends with a semicolon at the end of a line; lines of comment are left out.
-fn statements(sql: &str) -> Vec<String> {
-    let mut statements = Vec::new();
-    let mut current = String::new();
-    for line in sql.lines().filter(|line| !line.trim_start().starts_with("--")) {
-        let line = line.trim_end();
-        current.push_str(line.strip_suffix(';').unwrap_or(line));
-        current.push('\n');
-        if line.ends_with(';') {
-            statements.push(std::mem::take(&mut current).trim().to_owned());
-        }
-    }
-    if !current.trim().is_empty() {
-        statements.push(current.trim().to_owned());
-    }
-    statements
-}
-
-/// SHA-256 of what is executed, so that a comment may be mended and line ends do not matter.
-fn checksum(sql: &str) -> String {
-    let digest = Sha256::digest(statements(sql).join("\n;\n"));
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backends::telemetry::schema::Cluster;
 
     const OLD: Migration = Migration { version: 1, name: "old", sql: "-- why\nSELECT 1;\n" };
     const NEW: Migration = Migration { version: 2, name: "new", sql: "SELECT\n  2;\nSELECT 3;" };
 
     fn noted(migration: &Migration) -> Noted {
-        Noted { version: migration.version, checksum: checksum(migration.sql) }
-    }
-
-    #[test]
-    fn a_file_is_cut_into_statements() {
-        assert_eq!(statements(OLD.sql), ["SELECT 1"]);
-        assert_eq!(statements(NEW.sql), ["SELECT\n  2", "SELECT 3"]);
-        assert_eq!(statements("-- a;\r\n\r\nSELECT ';'\r\n, 1;\r\n"), ["SELECT ';'\n, 1"]);
-        assert_eq!(checksum("-- a\nSELECT 1;"), checksum("SELECT 1;\r\n-- b\n"));
-        assert_ne!(checksum("SELECT 1;"), checksum("SELECT 2;"));
+        Noted { version: migration.version, name: migration.name.into(), checksum: checksum(migration.sql) }
     }
 
     #[test]
     fn what_is_due_follows_what_is_noted() {
         let known = [OLD, NEW];
-        let versions =
-            |noted: &[Noted]| due(&known, noted).map(|due| due.iter().map(|m| m.version).collect::<Vec<_>>());
+        let versions = |noted: &[Noted]| {
+            due(&known, noted, &Layout::Single).map(|due| due.iter().map(|m| m.version).collect::<Vec<_>>())
+        };
         assert_eq!(versions(&[]), Ok(vec![1, 2]));
         assert_eq!(versions(&[noted(&OLD)]), Ok(vec![2]));
         assert_eq!(versions(&[noted(&OLD), noted(&OLD), noted(&NEW)]), Ok(vec![]));
-        let newer = Noted { version: 3, checksum: String::new() };
+        let newer = Noted { version: 3, ..noted(&NEW) };
         assert_eq!(versions(&[newer]), Err(MigrateError::Newer { found: 3, known: 2 }));
-        let changed = Noted { version: 1, checksum: "other".into() };
+        let changed = Noted { checksum: "other".into(), ..noted(&OLD) };
         assert_eq!(versions(&[changed]), Err(MigrateError::Changed { version: 1, name: "old" }));
+        let other = Noted { name: "old (cluster)".into(), ..noted(&OLD) };
+        let (found, wanted) = ("old (cluster)".into(), "old".into());
+        assert_eq!(versions(&[other]), Err(MigrateError::OtherLayout { version: 1, found, wanted }));
     }
 
     #[test]
     fn the_migrations_of_this_build_are_in_order_and_can_be_repeated() {
+        let cluster = Layout::Cluster(Cluster {
+            name: "c".into(),
+            keeper_path: "/p".into(),
+            replica: "r".into(),
+            window_seconds: 1,
+        });
         for (index, migration) in MIGRATIONS.iter().enumerate() {
             assert_eq!(migration.version as usize, index + 1);
-            for statement in statements(migration.sql) {
-                assert!(
-                    statement.contains("IF NOT EXISTS") || statement.contains("IF EXISTS"),
-                    "{statement}"
-                );
+            for layout in [&Layout::Single, &cluster] {
+                for statement in layout.statements(migration.sql, "db") {
+                    assert!(!statement.contains("${"), "{statement}");
+                    assert!(
+                        statement.contains("IF NOT EXISTS") || statement.contains("IF EXISTS"),
+                        "{statement}"
+                    );
+                }
             }
         }
+    }
+
+    /// Stores that exist have noted this: a released step is never changed.
+    #[test]
+    fn a_released_migration_keeps_its_checksum() {
+        assert_eq!(
+            checksum(MIGRATIONS[0].sql),
+            "f498e03e1428b347cfb799d417ca9a9ea83d543e226f319e35725cd54af5983c"
+        );
     }
 }

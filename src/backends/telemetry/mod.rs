@@ -6,4 +6,5 @@ mod error;
 pub mod migrate;
 pub mod queries;
 pub mod read;
+pub mod schema;
 pub mod sql;

@@ -11,6 +11,7 @@ use obtrace::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use obtrace::backends::telemetry::engine::{EngineChild, EngineSpec, USER};
 use obtrace::backends::telemetry::migrate;
 use obtrace::backends::telemetry::read::{QueryLimits, execute};
+use obtrace::backends::telemetry::schema::Layout;
 use obtrace::domain::columns::{LogColumns, MetricColumns, SpanColumns};
 use obtrace::domain::envelope::{Header, SCHEMA_VERSION, WireFormat};
 use obtrace::domain::query::{BadParameter, QueryAnswer, QueryError, QueryRequest};
@@ -58,7 +59,7 @@ impl Store {
         let client = TelemetryClient::new(settings).expect("settings are good");
         let endpoint = child.endpoint().expect("it is ready");
         client.set_endpoint(&endpoint.url, USER, &endpoint.secret);
-        migrate::run(&client).await.expect("the schema is made");
+        migrate::run(&client, &Layout::Single).await.expect("the schema is made");
         Self { _child: child, client, _folder: folder }
     }
 

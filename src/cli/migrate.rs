@@ -1,0 +1,170 @@
+//! `obtrace migrate`: the schemas of all stores as the configuration names them, brought up to date or only looked at.
+//!
+//! With `--plan` nothing changes. Exit codes: 0 nothing is left to do, 1 (`--plan`) something is, 69 a store cannot be
+//! reached, 78 a schema or the configuration does not allow it.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{ServeArgs, load_config};
+use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
+use crate::backends::telemetry::engine::{EngineChild, USER};
+use crate::backends::telemetry::migrate::{self, Plan, Step};
+use crate::boot;
+use crate::config::Config;
+use crate::domain::failure::{Classified, FailureClass};
+use crate::supervisors::store;
+
+/// Something is left to do.
+const EXIT_PENDING: u8 = 1;
+/// A store does not answer.
+const EXIT_UNAVAILABLE: u8 = 69;
+
+/// What to migrate, and whether to do it.
+#[derive(Debug, Args)]
+pub(super) struct MigrateArgs {
+    #[command(flatten)]
+    layers: ServeArgs,
+    /// Only say what would be done; exit code 1 where there is something
+    #[arg(long)]
+    plan: bool,
+    /// Show every statement whole
+    #[arg(long)]
+    sql: bool,
+}
+
+/// Why a store is as it was, and the exit code that says so.
+struct Refused {
+    why: String,
+    code: u8,
+}
+
+impl Refused {
+    fn of(error: &(impl Classified + ToString)) -> Self {
+        let code = match error.class() {
+            FailureClass::Config => boot::EXIT_CONFIG,
+            _ => EXIT_UNAVAILABLE,
+        };
+        Self { why: error.to_string(), code }
+    }
+}
+
+pub(super) async fn run(args: MigrateArgs) -> ExitCode {
+    let config = match load_config(&args.layers, None) {
+        Ok((_, loaded)) => loaded.config,
+        Err(text) => {
+            eprintln!("{text}");
+            return ExitCode::from(boot::EXIT_CONFIG);
+        }
+    };
+    let code = match telemetry(&config, &args).await {
+        Ok(pending) if pending && args.plan => EXIT_PENDING,
+        Ok(_) => boot::EXIT_OK,
+        Err(refused) => {
+            eprintln!("obtrace: {}", refused.why);
+            refused.code
+        }
+    };
+    match code {
+        EXIT_PENDING => println!("run `obtrace migrate` without --plan to do this"),
+        boot::EXIT_OK => println!("nothing is left to do"),
+        _ => {}
+    }
+    ExitCode::from(code)
+}
+
+/// The telemetry store: whether something was to be done.
+async fn telemetry(config: &Config, args: &MigrateArgs) -> Result<bool, Refused> {
+    let (mut settings, layout) = (store::telemetry_settings(config), store::layout(config));
+    let engine = store::engine_spec(config);
+    let folder = config.data_dir.join("engine");
+    let place = match &settings.url {
+        Some(url) => format!("{url}, database {}", settings.database),
+        None => format!("the engine in {}", folder.display()),
+    };
+    // An engine that has never run is not made for a look.
+    if engine.is_some() && args.plan && !folder.exists() {
+        let plan = migrate::whole(&layout, &settings.database);
+        print!("{}", report("telemetry", &place, &plan, args));
+        return Ok(!plan.steps.is_empty());
+    }
+    let child = match engine {
+        Some(spec) => Some(EngineChild::spawn(spec).await.map_err(|error| Refused::of(&error))?),
+        None => None,
+    };
+    if let Some(endpoint) = child.as_ref().and_then(EngineChild::endpoint) {
+        settings = TelemetrySettings {
+            url: Some(endpoint.url),
+            user: USER.into(),
+            password: endpoint.secret,
+            ..settings
+        };
+    }
+    let client = TelemetryClient::new(settings).map_err(|error| Refused::of(&error))?;
+    let done = async {
+        let plan = migrate::plan(&client, &layout).await?;
+        print!("{}", report("telemetry", &place, &plan, args));
+        if !args.plan && !plan.steps.is_empty() {
+            migrate::run(&client, &layout).await?;
+        }
+        Ok(!plan.steps.is_empty())
+    }
+    .await;
+    if let Some(child) = child {
+        child.stop(config.telemetry.engine.stop_timeout).await;
+    }
+    done.map_err(|error: migrate::MigrateError| Refused::of(&error))
+}
+
+/// What is there of a schema, and what is, or would be, done.
+fn report(store: &str, place: &str, plan: &Plan, args: &MigrateArgs) -> String {
+    let Plan { version, latest, steps } = plan;
+    let mut text = format!("{store:<10} {place}: version {version} of {latest}\n");
+    for Step { name, statements } in steps {
+        let does = if args.plan { "to do" } else { "doing" };
+        writeln!(text, "  {does}  {name}, {} statements", statements.len()).ok();
+        for statement in statements.iter().filter(|_| args.plan || args.sql) {
+            let shown = match args.sql {
+                true => format!("{statement};").replace('\n', "\n         "),
+                false => statement.lines().next().unwrap_or_default().to_owned(),
+            };
+            writeln!(text, "         {shown}").ok();
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        args: MigrateArgs,
+    }
+
+    fn args(typed: &[&str]) -> MigrateArgs {
+        Typed::parse_from(std::iter::once("migrate").chain(typed.iter().copied())).args
+    }
+
+    #[test]
+    fn a_plan_lists_steps_and_the_beginning_of_each_statement_or_all_of_it() {
+        let step =
+            Step { name: "V2 more".into(), statements: vec!["ALTER TABLE a\n  ADD COLUMN b Int8".into()] };
+        let plan = Plan { version: 1, latest: 2, steps: vec![step] };
+        assert_eq!(
+            report("telemetry", "here", &plan, &args(&["--plan"])),
+            "telemetry  here: version 1 of 2\n  to do  V2 more, 1 statements\n         ALTER TABLE a\n"
+        );
+        assert!(
+            report("telemetry", "here", &plan, &args(&["--sql"]))
+                .ends_with("ALTER TABLE a\n           ADD COLUMN b Int8;\n")
+        );
+        let done = Plan { version: 2, latest: 2, steps: Vec::new() };
+        assert_eq!(report("t", "here", &done, &args(&[])), "t          here: version 2 of 2\n");
+    }
+}
