@@ -78,6 +78,18 @@ config_enum! {
 }
 
 config_enum! {
+    /// What becomes of a message that crashes whoever takes it.
+    pub enum Poison {
+        /// Its sender finds out what is wrong in it; the rest goes on.
+        Isolate = "isolate",
+        /// It is dropped, with an event and a count.
+        Drop = "drop",
+        /// It stays, and its supervisor fails.
+        Escalate = "escalate",
+    }
+}
+
+config_enum! {
     /// On which thread of its pool a child runs.
     pub enum Place {
         /// On the one with the fewest children.
@@ -194,9 +206,12 @@ config_struct! {
         bytes: ByteSize = ByteSize::mib(64),
         /// When it is full: the sender must "wait", or the newest message is refused ("shed_newest").
         overflow: Overflow = Overflow::Wait,
-        /// Deliveries of a message that ended in a crash before it is given up: its sender is told so, and sees to it that
-        /// what is wrong in it is found and the rest goes on.
+        /// Deliveries of a message that ended in a crash before `poison` holds.
         max_attempts: u32 = 3,
+        /// What becomes of it then. "isolate": its sender is told, and sees to it that what is wrong in it is found, put aside
+        /// and the rest goes on. "drop": it is lost, with an event, a count and a line in the log. "escalate": it stays, and
+        /// its supervisor fails for it, so that nothing is passed over; in the end that stops the process.
+        poison: Poison = Poison::Isolate,
     }
 }
 

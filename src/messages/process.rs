@@ -26,6 +26,8 @@ pub enum BlockOutcome {
     },
     /// Not settled: the same block must be sent again. Nothing was lost.
     NotNow(String),
+    /// Worker after worker ended on it, and the operator has such blocks dropped (`lane.poison`): what it held is lost.
+    Dropped(String),
     /// Not settled: worker after worker ended on it. The block must be sent again, as a suspect.
     Crashed(String),
 }
@@ -60,6 +62,11 @@ impl Cargo for ProcessBlock {
     fn poisoned(&self, attempts: u32) {
         let why = format!("the worker failed {attempts} times on block {}", self.block);
         self.reply.send(BlockOutcome::Crashed(why));
+    }
+
+    fn dropped(&self, attempts: u32) {
+        let why = format!("the worker failed {attempts} times on block {}", self.block);
+        self.reply.send(BlockOutcome::Dropped(why));
     }
 }
 

@@ -40,6 +40,11 @@ impl Cargo for StoreRows {
     fn poisoned(&self, _attempts: u32) {
         // Dropping the reply tells the sender that the writer is gone; it asks again under the same token.
     }
+
+    fn dropped(&self, _attempts: u32) {
+        // The operator wants these rows gone (`lane.poison`): for the sender they are dealt with.
+        self.reply.send(Ok(()));
+    }
 }
 
 impl std::fmt::Debug for StoreRows {

@@ -236,6 +236,11 @@ fn to_kernel(node: NodePolicy, credits: usize) -> kernel::Policy {
                 policy::Overflow::ShedNewest => kernel::Overflow::ShedNewest,
             },
             max_attempts: node.lane.max_attempts,
+            poison: match node.lane.poison {
+                policy::Poison::Isolate => kernel::Poison::Isolate,
+                policy::Poison::Drop => kernel::Poison::Drop,
+                policy::Poison::Escalate => kernel::Poison::Escalate,
+            },
             credits,
         },
         pool: node.pool.unwrap_or_else(|| String::from("default")),

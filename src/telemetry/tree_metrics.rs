@@ -1,17 +1,21 @@
 //! The tree as metrics: a snapshot in, families of samples out. Bounded: a group of many members is one path.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::exposition::{Family, Kind};
 use crate::supervisors::kernel::lane::LaneStats;
 use crate::supervisors::kernel::meter::POLL_BUCKETS_S;
-use crate::supervisors::kernel::snapshot::{ChildState, NodeSnapshot, TreeSnapshot};
+use crate::supervisors::kernel::snapshot::{ChildState, Crowd, NodeSnapshot, TreeSnapshot};
 
 /// Groups of more members than this are summed up under `GROUP.*`: members come and go, and with them their series.
 pub const MOST_MEMBERS: usize = 64;
 
 /// Groups whose members come and go with connections: their names would pile up as labels, however few there are at once.
 const PASSING: [&str; 1] = ["ingest.sessions"];
+
+/// The lanes of all members of such a group together; shown under the path of the members.
+const MEMBERS: &str = "*";
 
 /// Every state, so that a series of each is there from the start.
 const STATES: [ChildState; 9] = [
@@ -57,10 +61,11 @@ struct Sum<'t> {
     states: BTreeMap<&'static str, u64>,
     generation: u64,
     handled: u64,
-    busy: Vec<f64>,
+    /// Busy ratios, each with how many have it on average.
+    busy: Vec<(f64, f64)>,
     polls: (f64, [u64; POLL_BUCKETS_S.len() + 1]),
     worker: bool,
-    lanes: BTreeMap<&'t str, &'t LaneStats>,
+    lanes: BTreeMap<&'t str, Cow<'t, LaneStats>>,
     gauges: BTreeMap<&'static str, f64>,
     breaker: Option<&'static str>,
 }
@@ -69,7 +74,15 @@ fn gather<'t>(node: &'t NodeSnapshot, under: Option<&str>, sums: &mut BTreeMap<S
     let path = under.map_or_else(|| named(&node.path), str::to_owned);
     sums.entry(path).or_default().add(node);
     let below = under.map(str::to_owned).or_else(|| is_large(node).then(|| format!("{}.*", node.path)));
+    if let Some(crowd) = &node.crowd {
+        return sums.entry(format!("{}.*", node.path)).or_default().add_crowd(crowd);
+    }
     node.children.iter().for_each(|child| gather(child, below.as_deref(), sums));
+    if PASSING.contains(&node.path.as_str())
+        && let Some(sum) = below.and_then(|path| sums.get_mut(&path))
+    {
+        sum.merge_lanes();
+    }
 }
 
 /// Groups of more than [`MOST_MEMBERS`].
@@ -79,7 +92,10 @@ pub fn large_groups(snapshot: &TreeSnapshot) -> Vec<&str> {
 }
 
 fn is_large(node: &NodeSnapshot) -> bool {
-    node.kind == "group" && (node.children.len() > MOST_MEMBERS || PASSING.contains(&node.path.as_str()))
+    node.kind == "group"
+        && (node.crowd.is_some()
+            || node.children.len() > MOST_MEMBERS
+            || PASSING.contains(&node.path.as_str()))
 }
 
 /// A path as a label.
@@ -92,11 +108,11 @@ impl<'t> Sum<'t> {
         *self.states.entry(node.state.as_str()).or_default() += 1;
         self.generation = self.generation.max(node.generation);
         self.handled += node.handled;
-        self.busy.extend(node.busy_ratio);
+        self.busy.extend(node.busy_ratio.map(|ratio| (ratio, 1.0)));
         self.worker |= node.kind == "worker";
         self.polls.0 += node.polls.busy.as_secs_f64();
         self.polls.1.iter_mut().zip(node.polls.buckets).for_each(|(sum, n)| *sum += n);
-        self.lanes.extend(node.lanes.iter().map(|lane| (lane.name.as_str(), lane)));
+        self.lanes.extend(node.lanes.iter().map(|lane| (lane.name.as_str(), Cow::Borrowed(lane))));
         for (name, value) in &node.gauges {
             *self.gauges.entry(name).or_default() += value;
         }
@@ -104,6 +120,32 @@ impl<'t> Sum<'t> {
         let rank = |state: &str| ["closed", "half_open", "open"].iter().position(|known| *known == state);
         let state = node.breaker.map(|breaker| breaker.as_str());
         self.breaker = self.breaker.max_by_rank(state, rank);
+    }
+
+    /// The members of a group that does not list them.
+    fn add_crowd(&mut self, crowd: &'t Crowd) {
+        for (state, n) in &crowd.states {
+            *self.states.entry(state).or_default() += *n as u64;
+        }
+        self.generation = self.generation.max(crowd.generation);
+        self.handled += crowd.handled;
+        self.busy.push((crowd.busy_ratio, crowd.members as f64));
+        self.worker = true;
+        self.polls.0 += crowd.polls.busy.as_secs_f64();
+        self.polls.1.iter_mut().zip(crowd.polls.buckets).for_each(|(sum, n)| *sum += n);
+        self.lanes.extend(crowd.lane.iter().map(|lane| (MEMBERS, Cow::Borrowed(lane))));
+        for (name, value) in &crowd.gauges {
+            *self.gauges.entry(name).or_default() += value;
+        }
+    }
+
+    /// Lanes of members that come and go, under one name: theirs would pile up.
+    fn merge_lanes(&mut self) {
+        let mut sum = LaneStats::default();
+        self.lanes.values().for_each(|lane| sum.add(lane));
+        if !self.lanes.is_empty() {
+            self.lanes = [(MEMBERS, Cow::Owned(sum))].into();
+        }
     }
 }
 
@@ -143,7 +185,9 @@ fn write(sums: &BTreeMap<String, Sum<'_>>) -> Vec<Family> {
             polls.observe(&[("path", path)], &POLL_BUCKETS_S, &sum.polls.1, sum.polls.0);
         }
         if !sum.busy.is_empty() {
-            busy.add(&[("path", path)], sum.busy.iter().sum::<f64>() / sum.busy.len() as f64);
+            let (total, of) =
+                sum.busy.iter().fold((0.0, 0.0), |sum, (ratio, n)| (sum.0 + ratio * n, sum.1 + n));
+            busy.add(&[("path", path)], total / of);
         }
         for (name, value) in &sum.gauges {
             gauge.add(&[("path", path), ("name", name)], *value);
@@ -159,10 +203,14 @@ fn write(sums: &BTreeMap<String, Sum<'_>>) -> Vec<Family> {
 }
 
 /// Lanes by their own name: several nodes side by side read the same one.
-fn lanes(sums: &BTreeMap<String, Sum<'_>>) -> Vec<Family> {
-    let lanes: BTreeMap<&str, &LaneStats> = sums.values().flat_map(|sum| sum.lanes.clone()).collect();
+fn lanes<'s>(sums: &'s BTreeMap<String, Sum<'_>>) -> Vec<Family> {
+    let named = |(path, sum): (&'s String, &'s Sum<'_>)| {
+        let of_members = move |name: &'s str| if name == MEMBERS { path.as_str() } else { name };
+        sum.lanes.iter().map(move |(name, lane)| (of_members(name), &**lane))
+    };
+    let lanes: BTreeMap<&str, &LaneStats> = sums.iter().flat_map(named).collect();
     type Reading = fn(&LaneStats) -> f64;
-    let kinds: [(&str, Kind, &str, Reading); 10] = [
+    let kinds: [(&str, Kind, &str, Reading); 11] = [
         ("lane_messages", Kind::Gauge, "Messages resident in the lane", |l| (l.queued + l.leased) as f64),
         ("lane_bytes", Kind::Gauge, "Bytes resident in the lane", |l| l.bytes as f64),
         ("lane_capacity", Kind::Gauge, "Most messages of the lane", |l| l.capacity as f64),
@@ -180,6 +228,9 @@ fn lanes(sums: &BTreeMap<String, Sum<'_>>) -> Vec<Family> {
             |l| l.waited_s,
         ),
         ("poison", Kind::Counter, "Messages that took the poison path", |l| l.poisoned as f64),
+        ("lane_dropped", Kind::Counter, "Poison messages that were dropped, as lane.poison has it", |l| {
+            l.dropped as f64
+        }),
     ];
     kinds
         .into_iter()

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use obtrace::supervisors::kernel::control::Action;
 use obtrace::supervisors::kernel::policy::{
     IntensityPer, OnLimit, Policy, QuarantinePolicy, Restart, StopPolicy,
 };
-use obtrace::supervisors::kernel::snapshot::ChildState;
+use obtrace::supervisors::kernel::snapshot::{ChildState, LISTED, SHOWN};
 use obtrace::supervisors::kernel::spec::{ChildSpec, Group};
 
 use crate::support::{Cast, Job, Order, Rig, Script, Trace, lane, ms, pass, paused, policy, puppet};
@@ -199,6 +200,45 @@ fn a_leaver_that_crashes_while_draining_does_not_come_back() {
         group.unwant("p");
         pass(Duration::from_secs(60)).await;
         assert_eq!((trace.take(), names(&rig)), (vec!["+p".to_owned(), "-p".to_owned()], vec![]));
+        rig.stop().await;
+    });
+}
+
+#[test]
+fn a_large_group_of_passing_members_is_told_in_figures() {
+    paused(async {
+        let (group, trace) = (Group::default(), Trace::default());
+        let rules = Policy { restart: Restart::Temporary, max_children: 5_000, ..policy() };
+        let work = lane("work");
+        let name = |n: usize| format!("m{n:04}");
+        let member = |n| puppet(&name(n), rules.clone(), &trace, Script::default()).reads(&work).build();
+        (0..LISTED).for_each(|n| group.want(member(n)));
+        let rig = group_of(rules.clone(), &group).await;
+        pass(ms(100)).await;
+        assert!(rig.node("all").crowd.is_none());
+        assert_eq!(rig.node("all").children.len(), LISTED, "so many are listed in full");
+        (LISTED..2_000).for_each(|n| group.want(member(n)));
+        (0..7).for_each(|id| work.port().try_send(Job::new(id)).unwrap());
+        pass(ms(100)).await;
+        let all = rig.node("all");
+        let crowd = all.crowd.unwrap();
+        assert_eq!((crowd.members, crowd.shown, crowd.left_out), (2_000, SHOWN, 2_000 - SHOWN));
+        assert_eq!(crowd.states, [("running", 2_000)].into());
+        assert_eq!((crowd.generation, crowd.restarts, crowd.handled), (1, 0, 7));
+        let shown: Vec<String> = all.children.iter().map(|child| child.name.clone()).collect();
+        assert_eq!(shown, (0..SHOWN).map(name).collect::<Vec<_>>(), "the oldest are");
+        // Members that are not shown are still known by their path.
+        assert_eq!(rig.order("all.m1999", Action::Pause).await, Ok(()));
+        assert_eq!(rig.node("all").crowd.unwrap().states, [("paused", 1), ("running", 1_999)].into());
+        (10..2_000).for_each(|n| group.unwant(&name(n)));
+        pass(ms(100)).await;
+        let all = rig.node("all");
+        assert!(all.crowd.is_none());
+        assert_eq!(names(&rig), (0..10).map(name).collect::<Vec<_>>());
+        // Places are used again.
+        (10..2_000).for_each(|n| group.want(member(n)));
+        pass(ms(100)).await;
+        assert_eq!(rig.node("all").crowd.unwrap().states, [("running", 2_000)].into());
         rig.stop().await;
     });
 }

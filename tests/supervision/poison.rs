@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use obtrace::domain::failure::FailureClass;
+use obtrace::supervisors::kernel::exit::ExitReason;
 use obtrace::supervisors::kernel::lane::{Lane, LaneView};
-use obtrace::supervisors::kernel::policy::{OnLimit, Policy, QuarantinePolicy};
+use obtrace::supervisors::kernel::policy::{LanePolicy, OnLimit, Poison, Policy, QuarantinePolicy};
 use obtrace::supervisors::kernel::snapshot::ChildState;
+use obtrace::supervisors::kernel::spec::ChildSpec;
 
 use crate::support::{Cast, Job, Order, Rig, Script, Trace, bounds, ms, pass, paused, policy, puppet};
 
@@ -128,6 +131,101 @@ fn a_child_on_probation_goes_back_at_once_and_is_healthy_after_its_good_runs() {
         assert_eq!(rig.state("bad"), ChildState::BackingOff, "healthy again: a failure counts as any other");
         pass(ms(500)).await;
         assert_eq!(rig.state("bad"), ChildState::Running);
+        rig.stop().await;
+    });
+}
+
+fn rule(poison: Poison, max_attempts: u32) -> LanePolicy {
+    LanePolicy { poison, ..bounds(9, 64 << 10, max_attempts) }
+}
+
+/// Job 1 is poison, every other one is not.
+fn one_is_poison() -> Script {
+    Script::default().consume(|lease, _| {
+        assert_ne!(lease.id, 1, "boom");
+        assert!(lease.ack());
+    })
+}
+
+#[test]
+fn a_lane_that_drops_poison_does_so_with_an_event_and_a_count() {
+    paused(async {
+        let (trace, lane) = (Trace::default(), Lane::new("hand", rule(Poison::Drop, 2)));
+        let hand = puppet("hand", policy(), &trace, one_is_poison()).reads(&lane).build();
+        let rig = Rig::up(policy(), vec![hand]).await;
+        (1..=2).for_each(|id| lane.port().try_send(Job::traced(id, &trace)).unwrap());
+        pass(Duration::from_secs(30)).await;
+        let stats = rig.node("hand").lanes[0].clone();
+        assert_eq!((stats.dropped, stats.poisoned, stats.acked), (1, 1, 1));
+        assert_eq!((stats.queued, stats.leased, stats.bytes), (0, 0, 0), "its room is free again");
+        assert_eq!(trace.count("dropped 1 after 2"), 1, "who sent it is told once");
+        assert_eq!(trace.count("poisoned 1 after 2"), 0, "and is not asked to look into it");
+        let dropped: Vec<String> =
+            rig.chronicle("hand", 0).into_iter().filter(|event| event.starts_with("dropped")).collect();
+        assert_eq!(dropped, ["dropped 2 Job, 1 bytes"]);
+        assert_eq!(rig.state("hand"), ChildState::Running);
+        rig.stop().await;
+    });
+}
+
+#[test]
+fn a_lane_that_escalates_poison_fails_its_supervisor_and_passes_over_nothing() {
+    paused(async {
+        let (trace, lane) = (Trace::default(), Lane::new("stage.hand", rule(Poison::Escalate, 2)));
+        let hand = puppet("hand", policy(), &trace, one_is_poison()).reads(&lane).build();
+        let calm = puppet("calm", policy(), &trace, Script::default()).build();
+        let stage = ChildSpec::supervisor("stage", policy(), vec![calm, hand]);
+        let mut rig = Rig::up(Policy { intensity: 1, ..policy() }, vec![stage]).await;
+        (1..=2).for_each(|id| lane.port().try_send(Job::traced(id, &trace)).unwrap());
+        let reason = rig.tree().failed().await;
+        let ExitReason::Failed(FailureClass::Bug, why) = &reason else { panic!("{reason}") };
+        assert!(why.contains("stage: more than 1 restarts"), "the stage spends its parent's budget: {why}");
+        let stage = rig.node("stage");
+        assert_eq!(stage.restarts, 1);
+        let failure = stage.last_failure.unwrap();
+        assert!(failure.contains("stage.hand: Job, 1 bytes failed 3 times"), "{failure}");
+        assert!(
+            rig.node("stage.hand").last_failure.unwrap().contains("boom"),
+            "the first fault has the blame"
+        );
+        let escalated =
+            |event: &String| event.starts_with("escalated stage.hand: Job, 1 bytes failed 2 times");
+        assert!(rig.chronicle("stage", 0).iter().any(escalated), "{:?}", rig.chronicle("stage", 0));
+        assert_eq!((trace.count("+calm"), trace.count("-calm")), (2, 2), "all of the stage went with it");
+        let stats = lane.stats();
+        assert_eq!(
+            (stats.queued, stats.acked, stats.dropped),
+            (2, 0, 0),
+            "nothing is lost, nothing is passed over"
+        );
+        assert!(trace.count("poisoned 1 after 2") + trace.count("dropped 1 after 2") == 0);
+        rig.stop().await;
+    });
+}
+
+#[test]
+fn what_is_let_go_too_often_without_a_crash_escalates_too_and_the_rule_is_changed_live() {
+    paused(async {
+        let (trace, lane) = (Trace::default(), Lane::new("stage.hand", rule(Poison::Escalate, 2)));
+        let lets_go = Script::default().consume(|lease, _| {
+            if lease.id != 1 {
+                assert!(lease.ack());
+            }
+        });
+        let rules = Policy { lane: rule(Poison::Escalate, 2), ..policy() };
+        let hand = puppet("hand", rules.clone(), &trace, lets_go).reads(&lane).build();
+        let rig = Rig::up(policy(), vec![ChildSpec::supervisor("stage", policy(), vec![hand])]).await;
+        (1..=2).for_each(|id| lane.port().try_send(Job::traced(id, &trace)).unwrap());
+        pass(ms(100)).await;
+        assert_eq!((rig.state("stage"), rig.node("stage").restarts), (ChildState::BackingOff, 0));
+        assert_eq!(lane.stats().queued, 2, "once it has failed for good, nothing more is handed out");
+        let failure = rig.node("stage.hand").last_failure;
+        assert_eq!(failure.as_deref(), Some("poison: Job, 1 bytes failed 2 times"));
+        let isolates = Policy { lane: rule(Poison::Isolate, 2), ..rules };
+        rig.apply("stage.hand", isolates).await.unwrap();
+        pass(Duration::from_secs(1)).await;
+        assert_eq!((rig.state("stage.hand"), rig.node("stage").restarts), (ChildState::Running, 1));
+        assert_eq!((lane.stats().acked, lane.stats().queued, trace.count("poisoned 1 after 3")), (1, 0, 1));
         rig.stop().await;
     });
 }

@@ -80,6 +80,10 @@ impl Cargo for Job {
     fn poisoned(&self, attempts: u32) {
         self.trace.add(format!("poisoned {} after {attempts}", self.id));
     }
+
+    fn dropped(&self, attempts: u32) {
+        self.trace.add(format!("dropped {} after {attempts}", self.id));
+    }
 }
 
 type Hook<T> = Option<Arc<dyn Fn(T) + Send + Sync>>;

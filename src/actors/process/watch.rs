@@ -30,7 +30,9 @@ pub fn block(process: &ProcessBlock, times: [u64; 2], outcome: &BlockOutcome) {
                 BlockOutcome::Found { .. } => {
                     Err(String::from("offenders were found, the block is cut without them"))
                 }
-                BlockOutcome::NotNow(why) | BlockOutcome::Crashed(why) => Err(why.clone()),
+                BlockOutcome::NotNow(why) | BlockOutcome::Crashed(why) | BlockOutcome::Dropped(why) => {
+                    Err(why.clone())
+                }
             },
         })
     });

@@ -348,6 +348,11 @@ impl Turn {
             };
             let why = match asked {
                 Ok(BlockOutcome::Settled { .. }) => return Ok(()),
+                // The event and the count of it are the lane's; here the place of it is known.
+                Ok(BlockOutcome::Dropped(why)) => {
+                    tracing::error!(%block, why, "a block is lost, as lane.poison has it");
+                    return Ok(());
+                }
                 Ok(BlockOutcome::Found { verdict, suspect: more }) => {
                     plan.verdict = verdict;
                     suspect = more;

@@ -31,7 +31,22 @@ pub(crate) struct Node {
     pub(crate) last_failure: Option<String>,
     pub(crate) last_failure_at: Option<u64>,
     pub(crate) lanes: Vec<Lane>,
+    pub(crate) crowd: Option<Crowd>,
     pub(crate) children: Vec<Node>,
+}
+
+/// The members of a group that are too many to be listed.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Crowd {
+    pub(crate) members: u64,
+    pub(crate) shown: u64,
+    pub(crate) states: BTreeMap<String, u64>,
+    pub(crate) restarts: u64,
+    pub(crate) handled: u64,
+    pub(crate) busy_ratio: f64,
+    pub(crate) gauges: BTreeMap<String, f64>,
+    pub(crate) lane: Option<Lane>,
 }
 
 /// How much of the restart budget is spent.
@@ -80,6 +95,16 @@ impl Lane {
     }
 }
 
+/// A number in groups of three digits.
+pub(crate) fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let ends = digits.char_indices().map(|(at, digit)| {
+        let comma = at > 0 && (digits.len() - at) % 3 == 0;
+        if comma { format!(",{digit}") } else { digit.to_string() }
+    });
+    ends.collect()
+}
+
 fn share(n: u64, of: u64) -> f64 {
     if of == 0 { 0.0 } else { n as f64 / of as f64 }
 }
@@ -115,8 +140,16 @@ impl Node {
         self.kind == "group" || replicas
     }
 
+    /// Its members, whether they are listed or not.
+    pub(crate) fn members(&self) -> u64 {
+        self.crowd.as_ref().map_or(self.children.len() as u64, |crowd| crowd.members)
+    }
+
     /// Its lanes, or those of its members: each once, since members side by side read the same one.
     pub(crate) fn own_lanes(&self) -> Vec<&Lane> {
+        if let Some(crowd) = &self.crowd {
+            return crowd.lane.iter().collect();
+        }
         let members = if self.is_crowd() { self.children.as_slice() } else { &[] };
         let mut lanes: Vec<&Lane> = Vec::new();
         for lane in self.lanes.iter().chain(members.iter().flat_map(|member| &member.lanes)) {
@@ -129,24 +162,28 @@ impl Node {
 
     /// What it handled, members included. A lane that members share is counted once.
     pub(crate) fn total_handled(&self) -> u64 {
-        let members: u64 = self.children.iter().map(Node::total_handled).sum();
-        self.handled + members
+        let members = || self.children.iter().map(Node::total_handled).sum();
+        self.handled + self.crowd.as_ref().map_or_else(members, |crowd| crowd.handled)
     }
 
     /// Restarts of itself and of all below.
     pub(crate) fn total_restarts(&self) -> u64 {
-        self.restarts + self.children.iter().map(Node::total_restarts).sum::<u64>()
+        let members = || self.children.iter().map(Node::total_restarts).sum();
+        self.restarts + self.crowd.as_ref().map_or_else(members, |crowd| crowd.restarts)
     }
 
     /// A gauge: its own, or the sum over its members.
     pub(crate) fn gauge(&self, name: &str) -> Option<f64> {
-        let own = self.gauges.get(name).copied();
+        let known = self.gauges.get(name).or_else(|| self.crowd.as_ref()?.gauges.get(name)).copied();
         let members = self.children.iter().filter_map(|child| child.gauges.get(name)).copied();
-        own.or_else(|| members.reduce(|a, b| a + b))
+        known.or_else(|| members.reduce(|a, b| a + b))
     }
 
     /// How busy it is; of several members the mean.
     pub(crate) fn busy(&self) -> Option<f64> {
+        if let Some(crowd) = &self.crowd {
+            return Some(crowd.busy_ratio);
+        }
         let members: Vec<f64> = self.children.iter().filter_map(|child| child.busy_ratio).collect();
         let mean = || (!members.is_empty()).then(|| members.iter().sum::<f64>() / members.len() as f64);
         self.busy_ratio.filter(|_| self.children.is_empty()).or_else(mean)
@@ -174,16 +211,21 @@ impl Node {
         if self.path == path { Some(self) } else { self.children.iter().find_map(|child| child.find(path)) }
     }
 
-    /// `48 running · 1 quarantined`, most of them first.
+    /// `48 running · 1 quarantined`, most of them first; `12,345 running (first 20 shown)` where not all are listed.
     pub(crate) fn census(&self) -> String {
-        let mut states: BTreeMap<&str, usize> = BTreeMap::new();
-        for child in &self.children {
-            *states.entry(child.shown_state()).or_default() += 1;
+        let mut states: BTreeMap<&str, u64> = BTreeMap::new();
+        match &self.crowd {
+            Some(crowd) => states.extend(crowd.states.iter().map(|(state, n)| (state.as_str(), *n))),
+            None => {
+                self.children.iter().for_each(|child| *states.entry(child.shown_state()).or_default() += 1)
+            }
         }
-        let mut states: Vec<(&str, usize)> = states.into_iter().collect();
+        let mut states: Vec<(&str, u64)> = states.into_iter().collect();
         states.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
         let words: Vec<String> =
-            states.iter().map(|(state, n)| format!("{n} {}", state.replace('_', " "))).collect();
-        if words.is_empty() { "no members".to_owned() } else { words.join(" · ") }
+            states.iter().map(|(state, n)| format!("{} {}", grouped(*n), state.replace('_', " "))).collect();
+        let part = self.crowd.as_ref().map(|crowd| format!(" (first {} shown)", crowd.shown));
+        let words = if words.is_empty() { "no members".to_owned() } else { words.join(" · ") };
+        words + &part.unwrap_or_default()
     }
 }

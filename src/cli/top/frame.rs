@@ -149,7 +149,7 @@ fn row_of(model: &Model, row: &Row<'_>, pressure: Option<Mark>, width: usize) ->
         (false, true) => "  ",
     };
     let name = if model.sort == Sort::Tree || node.path.is_empty() { &node.name } else { &node.path };
-    let members = if row.closed { format!(" ×{}", node.children.len()) } else { String::new() };
+    let members = if row.closed { format!(" ×{}", node.members()) } else { String::new() };
     let title = format!("{}{sign}{name}{members}", "  ".repeat(row.depth));
     line.cell(title, columns.name, if node.children.is_empty() { Style::Plain } else { Style::Bold });
     let state = if row.closed { worst(node) } else { node.shown_state() };

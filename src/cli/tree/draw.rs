@@ -23,7 +23,7 @@ struct Row<'t> {
 fn collect<'t>(rows: &mut Vec<Row<'t>>, indent: &str, branch: &str, node: &'t Node, all: bool) {
     let crowd = node.is_crowd() && !all;
     let replicas =
-        if crowd && node.kind != "group" { format!(" ×{}", node.children.len()) } else { String::new() };
+        if crowd && node.kind != "group" { format!(" ×{}", node.members()) } else { String::new() };
     rows.push(Row { title: format!("{indent}{branch}{}{replicas}", node.name), node });
     if crowd {
         return;
@@ -63,7 +63,11 @@ impl Row<'_> {
         let state = worst(node, crowd);
         let (sign, style) = mark(state);
         line.push(sign, style).push(" ", Style::Plain);
-        let words = if crowd && !node.children.is_empty() { node.census() } else { state.replace('_', " ") };
+        let words = if (crowd || node.crowd.is_some()) && !node.children.is_empty() {
+            node.census()
+        } else {
+            state.replace('_', " ")
+        };
         line.cell(&words, words.chars().count().max(11), style);
         if !node.path.is_empty() {
             line.push(format!("  gen {:<3}", node.generation), Style::Dim);
@@ -257,6 +261,24 @@ mod tests {
         assert!(rows.iter().all(|row| row.chars().count() <= 72));
         assert!(rows[2].starts_with("│  ├─ 1") && rows[2].ends_with('…'), "{}", rows[2]);
         assert!(rows[2].contains("lane 61/64"), "{}", rows[2]);
+    }
+
+    #[test]
+    fn a_group_of_thousands_is_told_in_figures() {
+        let shown: Vec<Value> =
+            (0..20).map(|n| worker(&format!("ingest.sessions.http-{n}"), json!({}))).collect();
+        let crowd = json!({"members": 12_347, "shown": 20, "left_out": 12_327, "handled": 5, "restarts": 0,
+            "states": {"running": 12_345, "draining": 2}, "lane": lane("", 3, 1000), "gauges": {"requests": 7.0}});
+        let node = json!({"path": "ingest.sessions", "name": "sessions", "kind": "group", "state": "running",
+            "generation": 1, "strategy": "one_for_one", "crowd": crowd, "children": shown});
+        let root = read(&json!({"version": SNAPSHOT_VERSION, "root": node})).unwrap();
+        let paper = Paper { width: usize::MAX, height: 24, colour: false };
+        let text = draw(&root, false, 0, paper);
+        assert!(text.contains("12,345 running · 2 draining (first 20 shown)"), "{text}");
+        assert!(text.contains("lane 3/1000"), "{text}");
+        assert_eq!((root.total_handled(), root.gauge("requests"), root.members()), (5, Some(7.0), 12_347));
+        let all = draw(&root, true, 0, paper);
+        assert!(all.lines().count() == 21 && all.contains("(first 20 shown)"), "{all}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::exit::ExitReason;
 use super::journal::TreeEvent;
 use super::lane::{Held, LaneStats};
-use super::snapshot::Node;
+use super::node::Node;
 use crate::clock;
 
 /// Version of a record's JSON.
@@ -83,11 +83,11 @@ impl BlackBox {
         let at_unix_ns = clock::unix_nanos();
         let number = inner.written.fetch_add(1, Ordering::Relaxed) % 10_000;
         // Sorted by name is sorted by time.
-        let name = format!("{:013}-{number:04}-{}.json", at_unix_ns / 1_000_000, node.path);
+        let name = format!("{:013}-{number:04}-{}.json", at_unix_ns / 1_000_000, node.path());
         let record = Record {
             version: RECORD_VERSION,
             at_unix_ns,
-            path: node.path.clone(),
+            path: node.path().to_owned(),
             generation: node.generations.newest(),
             reason: reason.label().to_owned(),
             class: reason.class().map(|class| class.as_str().to_owned()),
@@ -99,12 +99,12 @@ impl BlackBox {
             held,
             lanes: node.lanes().iter().map(|lane| lane.stats()).collect(),
             events: node.journal().recent(EVENTS),
-            policy: (inner.provenance)(&node.path),
+            policy: (inner.provenance)(node.path()),
         };
         match inner.queue.try_send((name.clone(), record)) {
             Ok(()) => Some(name),
             Err(_) => {
-                tracing::warn!(child = node.path, "no record of this crash: the disk does not keep up");
+                tracing::warn!(child = node.path(), "no record of this crash: the disk does not keep up");
                 None
             }
         }

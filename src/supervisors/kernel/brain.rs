@@ -136,12 +136,13 @@ impl Brain {
         self.shared.spent(now)
     }
 
-    /// Decides about an exit that nobody asked for. `running` says per slot whether the child runs now.
+    /// Decides about an exit that nobody asked for. `running` says whether the child of a slot runs now; it is asked only
+    /// about those that share the fate of the one that ended.
     pub fn exited(
         &mut self,
         exit: Exit<'_>,
         backoff: &super::policy::BackoffPolicy,
-        running: &[bool],
+        running: impl Fn(usize) -> bool,
     ) -> Verdict {
         if let ExitReason::Failed(FailureClass::Config, why) = exit.reason {
             return Verdict::Escalate { why: why.clone() };
@@ -164,7 +165,7 @@ impl Brain {
         }
         let after = self.children[exit.child].backoff.next(backoff, exit.ran, exit.chance);
         let members = self.members(exit.child);
-        let stop = members.iter().rev().copied().filter(|m| *m != exit.child && running[*m]).collect();
+        let stop = members.iter().rev().copied().filter(|m| *m != exit.child && running(*m)).collect();
         let start = members.into_iter().filter(|m| self.children[*m].restart != Restart::Temporary).collect();
         Verdict::Restart { stop, start, after }
     }
@@ -251,8 +252,7 @@ mod tests {
 
     fn decide(brain: &mut Brain, child: usize, reason: &ExitReason, now: u64) -> Verdict {
         let policy = Policy::default().backoff;
-        let running = vec![true; 4];
-        brain.exited(exit(child, reason, now), &policy, &running)
+        brain.exited(exit(child, reason, now), &policy, |_| true)
     }
 
     #[test]

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, oneshot};
 
 use super::journal::{EventKind, Journal};
+use super::node::Node;
 use super::policy::{self, Effect, Policy};
-use super::snapshot::Node;
 use super::tree::TreeView;
 use crate::clock;
 use crate::config::error::suggest;
@@ -171,7 +171,7 @@ pub(super) struct Tray {
 
 impl Tray {
     /// False when too many wait already.
-    fn put(&self, errand: Errand) -> bool {
+    pub(super) fn put(&self, errand: Errand) -> bool {
         let mut waiting = self.inner.lock();
         waiting.retain(|errand| !matches!(errand, Errand::Do(errand) if errand.reply.is_closed()));
         if waiting.len() >= MOST_WAITING {
@@ -223,12 +223,12 @@ impl TreeView {
     /// The node at `path` and the one above it.
     fn trail(&self, path: &str) -> Option<(Arc<Node>, Option<Arc<Node>>)> {
         let (mut node, mut parent) = (self.node.clone(), None);
-        while node.path != path {
-            let on_the_way = |child: &&Arc<Node>| {
-                path.strip_prefix(child.path.as_str())
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            };
-            let next = node.below().iter().find(on_the_way).cloned()?;
+        while node.path() != path {
+            let rest = path.strip_prefix(node.path())?;
+            let rest = if node.path().is_empty() { rest } else { rest.strip_prefix('.')? };
+            // A name may hold dots itself.
+            let ends = rest.match_indices('.').map(|(at, _)| at).chain([rest.len()]);
+            let next = ends.filter_map(|end| node.child_named(&rest[..end])).next()?;
             parent = Some(std::mem::replace(&mut node, next));
         }
         Some((node, parent))
@@ -277,9 +277,9 @@ impl Clerk {
             return Err(self.cannot(action, "has no supervisor; stop or start the process instead"));
         };
         let (reply, answer) = oneshot::channel();
-        let errand = ChildErrand { child: self.node.name().to_owned(), action, signed, reply };
-        let no_answer = || OrderError::NoAnswer { path: self.node.path.clone(), within: self.within };
-        if !parent.tray.put(Errand::Do(errand)) {
+        let errand = ChildErrand { child: self.node.name().to_string(), action, signed, reply };
+        let no_answer = || OrderError::NoAnswer { path: self.node.path().to_owned(), within: self.within };
+        if !parent.put_errand(Errand::Do(errand)) {
             return Err(no_answer());
         }
         match tokio::time::timeout_at(self.ends, answer).await {
@@ -291,6 +291,7 @@ impl Clerk {
 
     /// Lays a new policy over the node and over what below it lives by the very same one: replicas, members of a group.
     async fn apply(&self, policy: Policy) -> Result<(), OrderError> {
+        let policy = Arc::new(policy);
         let old = self.node.policy();
         let changes = policy::changes(&old, &policy);
         if changes.is_empty() {
@@ -303,7 +304,7 @@ impl Clerk {
         }
         let keys = changes.iter().map(|(key, _)| (*key).to_owned()).collect();
         self.node.note(EventKind::PolicyApplied { keys });
-        self.node.tray.put(Errand::Reform);
+        self.node.put_errand(Errand::Reform);
         if changes.iter().any(|(_, effect)| *effect == Effect::RestartsChild) {
             self.restart_workers(&followers).await?;
         }
@@ -332,7 +333,7 @@ impl Clerk {
 
     fn cannot(&self, action: Action, why: &str) -> OrderError {
         OrderError::NotApplicable {
-            path: self.node.path.clone(),
+            path: self.node.path().to_owned(),
             action: action.to_string(),
             why: why.to_owned(),
         }

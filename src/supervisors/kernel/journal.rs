@@ -95,6 +95,13 @@ pub enum EventKind {
         /// Deliveries that failed.
         attempts: u32,
     },
+    /// A message in its hands failed too often and was dropped, as its lane's policy has it.
+    Dropped {
+        /// Deliveries that failed.
+        attempts: u32,
+        /// The message in its own words.
+        message: String,
+    },
     /// The circuit breaker in front of its dependency changed.
     Breaker {
         /// Into which state.
@@ -228,8 +235,8 @@ pub(super) struct Scribe {
 }
 
 impl Scribe {
-    pub(super) fn new(path: &str, journal: Journal) -> Self {
-        Self { path: path.into(), journal }
+    pub(super) fn new(path: Arc<str>, journal: Journal) -> Self {
+        Self { path, journal }
     }
 
     pub(super) fn path(&self) -> &str {

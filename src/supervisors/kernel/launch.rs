@@ -14,6 +14,7 @@ use futures_util::future::{AbortHandle, AbortRegistration, Abortable};
 use super::child_ref::ChildRef;
 use super::events::{ChildEvent, Events};
 use super::exit::ExitReason;
+use super::lane::LaneView;
 use super::panics;
 use super::pools::Placement;
 use super::probe::Probe;
@@ -22,8 +23,9 @@ use super::seat::{Attach, Seat, Worker};
 /// How to make an incarnation of a worker.
 pub(super) struct Recipe<W: Worker> {
     pub(super) factory: Box<dyn Fn(&Probe) -> W + Send + Sync>,
-    pub(super) attach: Vec<Arc<Attach<W>>>,
+    pub(super) attach: Vec<Box<Attach<W>>>,
     pub(super) known_as: Option<ChildRef<W>>,
+    pub(super) lanes: Vec<Arc<dyn LaneView>>,
 }
 
 /// The incarnation's own ends of what the supervisor holds.
@@ -102,7 +104,7 @@ async fn live<W: Worker>(
 }
 
 fn seat<W: Worker>(
-    recipe: &Recipe<W>,
+    recipe: &Arc<Recipe<W>>,
     probe: &Probe,
     control_capacity: usize,
 ) -> ContextFut<Seat<W>, Context<Seat<W>>> {
@@ -112,7 +114,7 @@ fn seat<W: Worker>(
     if let Some(child_ref) = &recipe.known_as {
         child_ref.publish(probe, actix::AsyncContext::address(&ctx));
     }
-    ctx.into_future(Seat::new(worker, probe.clone(), recipe.attach.clone()))
+    ctx.into_future(Seat::new(worker, probe.clone(), recipe.clone()))
 }
 
 fn panicked(payload: &(dyn std::any::Any + Send)) -> ExitReason {

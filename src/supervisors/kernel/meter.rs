@@ -31,6 +31,16 @@ pub struct PollStats {
     pub buckets: [u64; POLL_BUCKETS_S.len() + 1],
 }
 
+impl PollStats {
+    /// Takes those of another worker in.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.count += other.count;
+        self.busy += other.busy;
+        self.longest = self.longest.max(other.longest);
+        self.buckets.iter_mut().zip(other.buckets).for_each(|(sum, n)| *sum += n);
+    }
+}
+
 /// The figures of one node.
 #[derive(Debug)]
 pub(super) struct Meter {
@@ -39,14 +49,22 @@ pub(super) struct Meter {
     polls: Mutex<Polls>,
 }
 
+/// Times are in nanoseconds: there is one of these an actor, and it is written at each of its polls.
 #[derive(Debug, Default)]
 struct Polls {
-    stats: PollStats,
-    /// Busy time by second, in a ring.
-    window: [Duration; SLOTS],
+    busy_ns: u64,
+    longest_ns: u64,
+    buckets: [u64; POLL_BUCKETS_S.len() + 1],
+    /// Busy time by second, in a ring; a second's nanoseconds fit.
+    window_ns: [u32; SLOTS],
     /// The latest second that the ring knows of.
     newest: u64,
 }
+
+const SECOND_NS: u64 = 1_000_000_000;
+/// [`POLL_BUCKETS_S`] in nanoseconds.
+const BUCKETS_NS: [u64; POLL_BUCKETS_S.len()] =
+    [100_000, 500_000, 1_000_000, 5_000_000, 25_000_000, 100_000_000, 500_000_000, 2_500_000_000];
 
 impl Default for Meter {
     fn default() -> Self {
@@ -70,32 +88,41 @@ impl Meter {
 
     /// A poll ran from `from` to `to`.
     pub(super) fn polled(&self, from: Duration, to: Duration) {
-        self.polls.lock().add(from, to);
+        self.polls.lock().add(nanos(from), nanos(to));
     }
 
     pub(super) fn stats(&self) -> PollStats {
-        self.polls.lock().stats
+        self.polls.lock().stats()
     }
 
     /// Share of the last seconds that was spent in polls, with the one that has been running since `running`.
     pub(super) fn busy_ratio(&self, running: Option<Duration>) -> f64 {
         let now = self.now();
         let mut polls = self.polls.lock();
-        polls.busy_ratio(now, running)
+        polls.busy_ratio(nanos(now), running.map(nanos))
     }
 }
 
 impl Polls {
-    fn add(&mut self, from: Duration, to: Duration) {
+    fn stats(&self) -> PollStats {
+        PollStats {
+            count: self.buckets.iter().sum(),
+            busy: Duration::from_nanos(self.busy_ns),
+            longest: Duration::from_nanos(self.longest_ns),
+            buckets: self.buckets,
+        }
+    }
+
+    fn add(&mut self, from: u64, to: u64) {
         let took = to.saturating_sub(from);
-        self.stats.count += 1;
-        self.stats.busy += took;
-        self.stats.longest = self.stats.longest.max(took);
-        let bucket = POLL_BUCKETS_S.partition_point(|bound| *bound < took.as_secs_f64());
-        self.stats.buckets[bucket] += 1;
-        self.advance(to.as_secs());
-        for second in from.as_secs().max(self.oldest())..=to.as_secs() {
-            self.window[slot(second)] += overlap(from, to, second);
+        self.busy_ns += took;
+        self.longest_ns = self.longest_ns.max(took);
+        self.buckets[BUCKETS_NS.partition_point(|bound| *bound < took)] += 1;
+        let last = to / SECOND_NS;
+        self.advance(last);
+        for second in (from / SECOND_NS).max(self.oldest())..=last {
+            let busy = &mut self.window_ns[slot(second)];
+            *busy = busy.saturating_add(overlap(from, to, second));
         }
     }
 
@@ -103,7 +130,7 @@ impl Polls {
     fn advance(&mut self, second: u64) {
         let fresh = (self.newest + 1).max(second.saturating_sub(SLOTS as u64 - 1));
         for second in fresh..=second {
-            self.window[slot(second)] = Duration::ZERO;
+            self.window_ns[slot(second)] = 0;
         }
         self.newest = self.newest.max(second);
     }
@@ -112,17 +139,21 @@ impl Polls {
         self.newest.saturating_sub(WINDOW_S)
     }
 
-    fn busy_ratio(&mut self, now: Duration, running: Option<Duration>) -> f64 {
-        self.advance(now.as_secs());
-        let since = Duration::from_secs(self.oldest());
+    fn busy_ratio(&mut self, now: u64, running: Option<u64>) -> f64 {
+        self.advance(now / SECOND_NS);
+        let since = self.oldest() * SECOND_NS;
         let looked_at = now.saturating_sub(since);
-        if looked_at.is_zero() {
+        if looked_at == 0 {
             return 0.0;
         }
-        let running = running.map_or(Duration::ZERO, |from| now.saturating_sub(from.max(since)));
-        let busy: Duration = self.window.iter().sum::<Duration>() + running;
-        (busy.as_secs_f64() / looked_at.as_secs_f64()).min(1.0)
+        let running = running.map_or(0, |from| now.saturating_sub(from.max(since)));
+        let busy = self.window_ns.iter().map(|ns| u64::from(*ns)).sum::<u64>() + running;
+        (busy as f64 / looked_at as f64).min(1.0)
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn slot(second: u64) -> usize {
@@ -130,9 +161,10 @@ fn slot(second: u64) -> usize {
 }
 
 /// The part of `from`..`to` that lies in this second.
-fn overlap(from: Duration, to: Duration, second: u64) -> Duration {
-    let (begin, end) = (Duration::from_secs(second), Duration::from_secs(second + 1));
-    to.min(end).saturating_sub(from.max(begin))
+fn overlap(from: u64, to: u64, second: u64) -> u32 {
+    let (begin, end) = (second * SECOND_NS, (second + 1) * SECOND_NS);
+    // At most a second, but for polls that overlap by a clock's grain.
+    u32::try_from(to.min(end).saturating_sub(from.max(begin))).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -140,8 +172,8 @@ mod tests {
     use super::*;
     use proptest::prelude::{prop_assert, proptest};
 
-    fn ms(ms: u64) -> Duration {
-        Duration::from_millis(ms)
+    fn ms(ms: u64) -> u64 {
+        ms * 1_000_000
     }
 
     #[test]
@@ -154,8 +186,9 @@ mod tests {
         assert!((polls.busy_ratio(ms(60_000), None) - 0.5).abs() < 0.01);
         assert!((polls.busy_ratio(ms(65_000), None) - 0.25).abs() < 0.01);
         assert_eq!(polls.busy_ratio(ms(90_000), None), 0.0);
-        assert_eq!(polls.stats.count, 60);
-        assert_eq!((polls.stats.busy, polls.stats.longest), (ms(30_000), ms(500)));
+        let stats = polls.stats();
+        assert_eq!(stats.count, 60);
+        assert_eq!((stats.busy, stats.longest), (Duration::from_secs(30), Duration::from_millis(500)));
     }
 
     #[test]
@@ -168,10 +201,15 @@ mod tests {
     #[test]
     fn polls_are_sorted_into_their_buckets() {
         let mut polls = Polls::default();
-        for took in [Duration::ZERO, Duration::from_micros(100), ms(1), ms(2), ms(500), ms(60_000)] {
+        for took in [0, 100_000, ms(1), ms(2), ms(500), ms(60_000)] {
             polls.add(ms(0), took);
         }
-        assert_eq!(polls.stats.buckets, [2, 0, 1, 1, 0, 0, 1, 0, 1]);
+        assert_eq!(polls.stats().buckets, [2, 0, 1, 1, 0, 0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn the_bounds_are_the_same_in_nanoseconds() {
+        assert_eq!(POLL_BUCKETS_S.map(|s| (s * 1e9).round() as u64), BUCKETS_NS);
     }
 
     proptest! {

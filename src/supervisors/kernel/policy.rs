@@ -17,6 +17,17 @@ pub enum Strategy {
     RestForOne,
 }
 
+impl Strategy {
+    /// The name used in the tree and in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OneForOne => "one_for_one",
+            Self::OneForAll => "one_for_all",
+            Self::RestForOne => "rest_for_one",
+        }
+    }
+}
+
 /// When a child that ended is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
@@ -61,6 +72,20 @@ pub enum Overflow {
     Wait,
     /// The newest message is refused at once.
     ShedNewest,
+}
+
+/// What becomes of a message that was delivered `max_attempts` times and acknowledged by nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Poison {
+    /// It leaves the lane and its sender is told, who sees to it that what is wrong in it is found and the rest goes on
+    /// ([`Cargo::poisoned`](super::lane::Cargo::poisoned)).
+    #[default]
+    Isolate,
+    /// It leaves the lane for good, with an event and a count ([`Cargo::dropped`](super::lane::Cargo::dropped)).
+    Drop,
+    /// It stays at the head of the lane, and the failure goes up: the supervisor stops its children and fails.
+    Escalate,
 }
 
 /// How long to wait before a restart.
@@ -140,6 +165,8 @@ pub struct LanePolicy {
     pub overflow: Overflow,
     /// Deliveries of one message before it takes the poison path.
     pub max_attempts: u32,
+    /// What becomes of it then.
+    pub poison: Poison,
     /// Messages one actor may have in hand at a time.
     pub credits: usize,
 }
@@ -231,6 +258,7 @@ impl Default for Policy {
                 bytes: 64 << 20,
                 overflow: Overflow::Wait,
                 max_attempts: 3,
+                poison: Poison::Isolate,
                 credits: 1,
             },
             pool: String::from("default"),
@@ -286,6 +314,7 @@ pub fn changes(old: &Policy, new: &Policy) -> Vec<(&'static str, Effect)> {
         differ("lane.bytes", Live, old.lane.bytes != new.lane.bytes),
         differ("lane.overflow", Live, old.lane.overflow != new.lane.overflow),
         differ("lane.max_attempts", Live, old.lane.max_attempts != new.lane.max_attempts),
+        differ("lane.poison", Live, old.lane.poison != new.lane.poison),
         differ("lane.credits", Live, old.lane.credits != new.lane.credits),
         differ("quarantine.cool_down", Live, old.quarantine.cool_down != new.quarantine.cool_down),
         differ("quarantine.probes", Live, old.quarantine.probes != new.quarantine.probes),
@@ -341,6 +370,7 @@ mod tests {
                 bytes: 77,
                 overflow: Overflow::ShedNewest,
                 max_attempts: 77,
+                poison: Poison::Drop,
                 credits: 77,
             },
             pool: String::from("x"),
@@ -349,6 +379,6 @@ mod tests {
             quarantine: QuarantinePolicy { cool_down: second, probes: 77 },
             breaker: BreakerPolicy { open_after: 77, probe_every: Duration::from_secs(77) },
         };
-        assert_eq!(changes(&old, &new).len(), 32);
+        assert_eq!(changes(&old, &new).len(), 33);
     }
 }

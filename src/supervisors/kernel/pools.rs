@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_rt::{Arbiter, ArbiterHandle};
@@ -18,6 +19,9 @@ use crate::clock;
 
 /// Name of the pool that runs its actors on the thread that launches them (tests under paused time, tiny actors).
 pub const INLINE: &str = "inline";
+
+/// Incarnations that have left a thread and are remembered at least, before they are sorted out.
+const SPARE: usize = 32;
 
 /// Threads per pool, by name. A pool that is not listed gets one thread.
 pub type PoolSizes = BTreeMap<String, usize>;
@@ -59,7 +63,29 @@ struct Thread {
     id: ArbiterId,
     arbiter: Arbiter,
     beat: Arc<Beat>,
-    residents: Vec<WeakProbe>,
+    /// Who was placed here, some of whom have left: they are sorted out when they outnumber the others.
+    placed: Vec<WeakProbe>,
+    residents: Arc<AtomicUsize>,
+}
+
+/// One incarnation's place on a thread, which it leaves once.
+#[derive(Debug)]
+pub(super) struct Resident {
+    residents: Arc<AtomicUsize>,
+    left: AtomicBool,
+}
+
+impl Resident {
+    fn of(residents: &Arc<AtomicUsize>) -> Self {
+        residents.fetch_add(1, Ordering::AcqRel);
+        Self { residents: residents.clone(), left: AtomicBool::new(false) }
+    }
+
+    pub(super) fn leave(&self) {
+        if !self.left.swap(true, Ordering::AcqRel) {
+            self.residents.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
 }
 
 /// An arbiter thread as it is printed.
@@ -139,11 +165,10 @@ impl Pools {
         });
         pool.threads.resize_with(pool.size, || None);
         for place in &mut pool.threads {
-            let thread = place.get_or_insert_with(|| {
+            place.get_or_insert_with(|| {
                 *made += 1;
                 Thread::start(*made, self.inner.watchdog)
             });
-            thread.residents.retain(|resident| resident.upgrade().is_some_and(|probe| !probe.is_over()));
         }
         let at = pool.pick(rule, name);
         match &pool.threads[at] {
@@ -156,7 +181,7 @@ impl Pools {
     pub(super) fn settle(&self, arbiter: ArbiterId, probe: &Probe) {
         let mut state = self.inner.state.lock();
         let thread = state.threads_mut().find(|thread| thread.id == arbiter);
-        thread.into_iter().for_each(|thread| thread.residents.push(probe.downgrade()));
+        thread.into_iter().for_each(|thread| thread.settle(probe));
     }
 
     /// What the watchdog looks at: each thread's beats, and whether somebody there holds work.
@@ -185,7 +210,7 @@ impl Pools {
             pool: pool.to_owned(),
             arbiter: thread.id,
             lag_s: thread.beat.lag().as_secs_f64(),
-            residents: thread.live().count(),
+            residents: thread.residents(),
         };
         state.threads().map(shown).collect()
     }
@@ -281,7 +306,7 @@ impl Pool {
         }
         // Equals take turns.
         self.turn = (self.turn + 1) % places;
-        let fewest = |at: &usize| self.threads[*at].as_ref().map_or(0, |thread| thread.residents.len());
+        let fewest = |at: &usize| self.threads[*at].as_ref().map_or(0, Thread::residents);
         (0..places).map(|n| (self.turn + n) % places).min_by_key(fewest).unwrap_or(0)
     }
 }
@@ -292,12 +317,26 @@ impl Thread {
         if let Some(policy) = watchdog {
             arbiter.spawn(beat.clone().keep(policy.beat_every));
         }
-        Self { id, arbiter, beat, residents: Vec::new() }
+        Self { id, arbiter, beat, placed: Vec::new(), residents: Arc::default() }
+    }
+
+    fn settle(&mut self, probe: &Probe) {
+        // Twice as many again before the next time: a place costs the same however many there are.
+        if self.placed.len() >= 2 * self.residents() + SPARE {
+            self.placed.retain(|placed| placed.upgrade().is_some_and(|probe| !probe.is_over()));
+        }
+        self.placed.push(probe.downgrade());
+        probe.reside(Resident::of(&self.residents));
+    }
+
+    /// How many incarnations run here.
+    fn residents(&self) -> usize {
+        self.residents.load(Ordering::Acquire)
     }
 
     /// The incarnations that still run here.
     fn live(&self) -> impl Iterator<Item = Probe> {
-        self.residents.iter().filter_map(WeakProbe::upgrade).filter(|probe| !probe.is_over())
+        self.placed.iter().filter_map(WeakProbe::upgrade).filter(|probe| !probe.is_over())
     }
 }
 

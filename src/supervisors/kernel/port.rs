@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use super::lane::{Cargo, Intake, Lane, LaneStats, LaneView, Shared};
-use super::policy::Overflow;
+use super::lane::{Cargo, Lane, LaneStats, LaneView, Shared};
 use super::probe::Probe;
 use crate::clock;
 
@@ -82,23 +82,31 @@ impl<M: Cargo> Port<M> {
     /// # Errors
     /// [`PortError::Full`] or [`PortError::Draining`]; the message was then not taken.
     pub async fn send(&self, message: M, deadline: Duration) -> Result<(), PortError> {
-        let ends = clock::now() + deadline;
+        // A sender that always finds room still lets others run on its thread.
+        tokio::task::coop::consume_budget().await;
+        if let Some(units) = self.room(&message) {
+            return self.push(message, units);
+        }
+        self.send_later(message, clock::now() + deadline).await
+    }
+
+    /// Waits for room. How much of the bound a message takes depends on the bound, and whether it waits on the rule: both
+    /// may be changed while it waits.
+    async fn send_later(&self, message: M, ends: Instant) -> Result<(), PortError> {
         let weight = message.weight();
-        let mut intake = self.shared.intake.subscribe();
-        let mut policy = self.shared.policy.subscribe();
         loop {
-            // How much of the bound it takes depends on the bound, and whether it waits on the rule: both may be changed
-            // while it waits.
-            if policy.borrow_and_update().overflow == Overflow::ShedNewest {
+            // Before the look at the rules: what changes after this line wakes it.
+            let moved = self.shared.moved();
+            let rules = self.shared.rules();
+            if rules.sheds || self.shared.is_closed() {
                 return self.try_send(message);
             }
-            let units = self.shared.units_of(weight);
+            let units = rules.units_of(weight);
             let room = async { (self.shared.slots.take(1).await, self.shared.units.take(units).await) };
             let (slot, bytes) = tokio::select! {
                 biased;
-                _ = intake.wait_for(|state| *state == Intake::Draining) => return Err(PortError::Draining),
                 room = room => room,
-                Ok(()) = policy.changed() => continue,
+                () = moved => continue,
                 () = tokio::time::sleep_until(ends) => return Err(self.full()),
             };
             slot.keep();
@@ -112,15 +120,22 @@ impl<M: Cargo> Port<M> {
     /// # Errors
     /// [`PortError::Full`] or [`PortError::Draining`]; the message was then not taken.
     pub fn try_send(&self, message: M) -> Result<(), PortError> {
-        if *self.shared.intake.borrow() == Intake::Draining {
+        if self.shared.is_closed() {
             return Err(PortError::Draining);
         }
-        let units = self.shared.units_of(message.weight());
-        let slot = self.shared.slots.try_take(1).ok_or_else(|| self.full())?;
-        let bytes = self.shared.units.try_take(units).ok_or_else(|| self.full())?;
+        match self.room(&message) {
+            Some(units) => self.push(message, units),
+            None => Err(self.full()),
+        }
+    }
+
+    /// Takes the room for a message if there is some now. It has to be [pushed](Port::push) then.
+    fn room(&self, message: &M) -> Option<u32> {
+        let units = self.shared.rules().units_of(message.weight());
+        let slot = self.shared.slots.try_take(1)?;
+        self.shared.units.try_take(units)?.keep();
         slot.keep();
-        bytes.keep();
-        self.push(message, units)
+        Some(units)
     }
 
     fn push(&self, message: M, units: u32) -> Result<(), PortError> {

@@ -3,11 +3,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-
-use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use super::breaker::BreakerState;
 use super::events::{ChildEvent, Events};
@@ -15,8 +12,11 @@ use super::generation::Generation;
 use super::journal::{EventKind, Scribe};
 use super::lane::Held;
 use super::meter::Meter;
-use super::snapshot::Node;
+use super::node::Node;
+use super::pools::Resident;
+use super::signal::Signal;
 use crate::domain::failure::FailureClass;
+use parking_lot::Mutex;
 
 thread_local! {
     static CURRENT: RefCell<Option<Probe>> = const { RefCell::new(None) };
@@ -43,17 +43,16 @@ struct Inner {
     generation: Generation,
     events: Events,
     scribe: Option<Scribe>,
-    paused: watch::Receiver<bool>,
+    paused: Arc<Signal>,
     ready: AtomicBool,
     over: AtomicBool,
     progress: AtomicU64,
-    degraded: Mutex<Option<String>>,
-    failure: Mutex<Option<(FailureClass, String)>>,
-    /// What fell with it, and how much progress it had made by then.
-    fell_with: Mutex<Option<(Held, u64)>>,
-    drain: watch::Sender<Option<Drain>>,
-    gauges: Mutex<BTreeMap<&'static str, f64>>,
-    breaker: Mutex<Option<BreakerState>>,
+    /// Its own, since whoever waits for it must not keep the incarnation.
+    drain: Arc<Signal>,
+    /// What few incarnations ever say; made when the first thing is said.
+    said: Mutex<Option<Box<Said>>>,
+    /// Its place on an arbiter thread, which is free again when it is over.
+    resident: OnceLock<Resident>,
     /// Leases in hand and control messages not yet answered.
     work: AtomicU64,
     /// Declared waits under way.
@@ -62,6 +61,22 @@ struct Inner {
     polling: AtomicU64,
     meter: Arc<Meter>,
 }
+
+/// What an incarnation said about itself.
+#[derive(Default)]
+struct Said {
+    degraded: Option<String>,
+    failure: Option<(FailureClass, String)>,
+    /// What fell with it, and how much progress it had made by then.
+    fell_with: Option<(Held, u64)>,
+    gauges: BTreeMap<&'static str, f64>,
+    breaker: Option<BreakerState>,
+}
+
+/// States of the drain signal.
+const WORKS: u8 = 0;
+const DRAINS_TO_RESTART: u8 = 1;
+const DRAINS_FOR_GOOD: u8 = 2;
 
 /// A declared wait: until it is dropped, the incarnation may be without progress for longer.
 #[derive(Debug)]
@@ -85,7 +100,7 @@ impl Probe {
     /// A probe for the next incarnation of `node`, in slot `child` of its supervisor.
     pub(super) fn new(child: usize, launch: u64, node: &Node, events: Events, meter: Arc<Meter>) -> Self {
         let generation = node.generations.advance();
-        Self::build(child, launch, generation, events, Some(node.scribe.clone()), node.pause_watch(), meter)
+        Self::build(child, launch, generation, events, Some(node.scribe.clone()), node.pause_signal(), meter)
     }
 
     fn build(
@@ -94,7 +109,7 @@ impl Probe {
         generation: Generation,
         events: Events,
         scribe: Option<Scribe>,
-        paused: watch::Receiver<bool>,
+        paused: Arc<Signal>,
         meter: Arc<Meter>,
     ) -> Self {
         Self {
@@ -108,12 +123,9 @@ impl Probe {
                 ready: AtomicBool::new(false),
                 over: AtomicBool::new(false),
                 progress: AtomicU64::new(0),
-                degraded: Mutex::new(None),
-                failure: Mutex::new(None),
-                fell_with: Mutex::new(None),
-                drain: watch::Sender::new(None),
-                gauges: Mutex::default(),
-                breaker: Mutex::new(None),
+                drain: Arc::new(Signal::new(WORKS)),
+                said: Mutex::new(None),
+                resident: OnceLock::new(),
                 work: AtomicU64::new(0),
                 waits: AtomicU64::new(0),
                 polling: AtomicU64::new(0),
@@ -129,7 +141,7 @@ impl Probe {
 
     /// A probe that reports to nobody, for an incarnation that the caller fences himself.
     pub fn for_generation(generation: Generation) -> Self {
-        let paused = watch::Sender::new(false).subscribe();
+        let paused = Arc::new(Signal::new(u8::from(false)));
         Self::build(0, 0, generation, Events::default(), None, paused, Arc::default())
     }
 
@@ -148,6 +160,12 @@ impl Probe {
     /// True once [`Probe::ready`] was called.
     pub fn is_ready(&self) -> bool {
         self.inner.ready.load(Ordering::Acquire)
+    }
+
+    /// Reports that a message in its hands fails for good: its supervisor is to fail for it.
+    pub(super) fn escalate(&self, why: String) {
+        let (child, launch) = (self.inner.child, self.inner.launch);
+        self.inner.events.push(ChildEvent::Spoiled { child, launch, why });
     }
 
     /// Counts a step of work.
@@ -169,7 +187,7 @@ impl Probe {
     /// Notes a piece of work until the returned guard is dropped. Leases and control messages are noted by the kernel;
     /// this is for actors that fetch their work themselves.
     pub fn take_in_hand(&self) -> InHand {
-        self.inner.work.fetch_add(1, Ordering::AcqRel);
+        self.work_begun();
         InHand { probe: self.clone() }
     }
 
@@ -192,17 +210,17 @@ impl Probe {
 
     /// Sets a figure that the tree shows, such as `lag`.
     pub fn gauge(&self, name: &'static str, value: f64) {
-        self.inner.gauges.lock().insert(name, value);
+        self.say(|said| said.gauges.insert(name, value));
     }
 
     /// The figures set so far.
     pub fn gauges(&self) -> BTreeMap<&'static str, f64> {
-        self.inner.gauges.lock().clone()
+        self.said(|said| said.gauges.clone()).unwrap_or_default()
     }
 
     /// Reports how the dependency behind this adapter stands; a [`Gate`](super::breaker::Gate) does so by itself.
     pub fn breaker(&self, state: BreakerState) {
-        let before = self.inner.breaker.lock().replace(state);
+        let before = self.say(|said| said.breaker.replace(state));
         if before.is_some_and(|before| before != state) {
             self.note(EventKind::Breaker { state: state.as_str().to_owned() });
         }
@@ -210,7 +228,7 @@ impl Probe {
 
     /// How the dependency stands, if the incarnation said so.
     pub fn breaker_state(&self) -> Option<BreakerState> {
-        *self.inner.breaker.lock()
+        self.said(|said| said.breaker).flatten()
     }
 
     /// Runs one poll of the incarnation and measures it. Meanwhile [`Probe::current`] is this one.
@@ -249,21 +267,44 @@ impl Probe {
         since.checked_sub(1).map(Duration::from_nanos)
     }
 
+    fn say<T>(&self, word: impl FnOnce(&mut Said) -> T) -> T {
+        word(self.inner.said.lock().get_or_insert_default())
+    }
+
+    fn said<T>(&self, look: impl FnOnce(&Said) -> T) -> Option<T> {
+        self.inner.said.lock().as_deref().map(look)
+    }
+
+    /// Takes a place on an arbiter thread, until it is over.
+    pub(super) fn reside(&self, resident: Resident) {
+        if self.inner.resident.set(resident).is_ok() && self.is_over() {
+            self.inner.vacate();
+        }
+    }
+
+    /// Counts a piece of work in hand, without a guard: [`Probe::work_done`] ends it.
+    pub(super) fn work_begun(&self) {
+        self.inner.work.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn work_done(&self) {
+        self.inner.work.fetch_sub(1, Ordering::AcqRel);
+    }
+
     /// Reports that something outside is down: a state that the tree shows, not a crash.
     pub fn degraded(&self, cause: impl Into<String>) {
         let cause = cause.into();
-        let mut degraded = self.inner.degraded.lock();
-        if degraded.as_ref() != Some(&cause) {
+        let before = self.say(|said| said.degraded.replace(cause.clone()));
+        if before.as_ref() != Some(&cause) {
             tracing::warn!(child = self.path(), cause, "degraded");
-            *degraded = Some(cause.clone());
-            drop(degraded);
             self.note(EventKind::Degraded { cause });
         }
     }
 
     /// Reports that what was down is back.
     pub fn recovered(&self) {
-        if self.inner.degraded.lock().take().is_some() {
+        let cause = self.inner.said.lock().as_mut().and_then(|said| said.degraded.take());
+        if cause.is_some() {
             tracing::info!(child = self.path(), "recovered");
             self.note(EventKind::Recovered);
         }
@@ -284,32 +325,31 @@ impl Probe {
     /// True while an operator wants no more work to be taken in. Lanes heed it by themselves; a loop that takes its work
     /// from elsewhere looks here before each turn.
     pub fn paused(&self) -> bool {
-        *self.inner.paused.borrow()
+        self.inner.paused.get() != u8::from(false)
     }
 
     /// Resolves once [`Probe::paused`] is `paused`; at once where it is already.
     pub fn paused_changed(&self, paused: bool) -> impl Future<Output = ()> + Send + 'static {
-        let mut watch = self.inner.paused.clone();
+        let signal = self.inner.paused.clone();
         async move {
-            if watch.wait_for(|now| *now == paused).await.is_err() {
-                // The tree is gone: nobody pauses or resumes any more.
-                std::future::pending::<()>().await;
-            }
+            signal.wait_for(|now| now == u8::from(paused)).await;
         }
     }
 
     /// Why the child is degraded, if it is.
     pub fn degradation(&self) -> Option<String> {
-        self.inner.degraded.lock().clone()
+        self.said(|said| said.degraded.clone()).flatten()
     }
 
     /// Notes why the actor is about to stop itself. The first note wins; stop the context afterwards.
     pub fn fail(&self, class: FailureClass, why: impl Into<String>) {
-        self.inner.failure.lock().get_or_insert_with(|| (class, why.into()));
+        self.say(|said| {
+            said.failure.get_or_insert_with(|| (class, why.into()));
+        });
     }
 
     pub(super) fn failure(&self) -> Option<(FailureClass, String)> {
-        self.inner.failure.lock().clone()
+        self.said(|said| said.failure.clone()).flatten()
     }
 
     /// Which launch of its supervisor this is; two members of a group may share a slot, never a launch.
@@ -319,7 +359,9 @@ impl Probe {
 
     /// Says that the incarnation has ended and is only being taken down.
     pub(super) fn set_over(&self) {
-        self.inner.over.store(true, Ordering::Release);
+        if !self.inner.over.swap(true, Ordering::AcqRel) {
+            self.inner.vacate();
+        }
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -335,36 +377,62 @@ impl Probe {
     /// work after it: then the fall was that of something else on its thread.
     pub(super) fn fell_with(&self, held: impl FnOnce() -> Option<Held>) {
         let progress = self.progressed();
-        let known = |noted: &Option<(Held, u64)>| noted.as_ref().is_some_and(|(_, at)| *at == progress);
-        if known(&self.inner.fell_with.lock()) {
+        if self.fallen().is_some() {
             return;
         }
         if let Some(held) = held() {
-            *self.inner.fell_with.lock() = Some((held, progress));
+            self.say(|said| said.fell_with = Some((held, progress)));
         }
     }
 
     /// What fell with the incarnation.
     pub(super) fn fallen(&self) -> Option<Held> {
         let progress = self.progressed();
-        self.inner.fell_with.lock().clone().filter(|(_, at)| *at == progress).map(|(held, _)| held)
+        let noted = self.said(|said| said.fell_with.clone()).flatten();
+        noted.filter(|(_, at)| *at == progress).map(|(held, _)| held)
     }
 
     pub(super) fn request_drain(&self, drain: Drain) {
-        self.inner.drain.send_replace(Some(drain));
+        self.inner.drain.set(match drain {
+            Drain::Restart => DRAINS_TO_RESTART,
+            Drain::Shutdown => DRAINS_FOR_GOOD,
+        });
     }
 
     /// True once the supervisor asked this incarnation to finish up.
     pub fn drain_requested(&self) -> bool {
-        self.inner.drain.borrow().is_some()
+        self.inner.drain.get() != WORKS
     }
 
     /// Resolves when the supervisor asks this incarnation to finish up.
     pub fn drained(&self) -> impl Future<Output = Drain> + Send + 'static {
-        let mut drain = self.inner.drain.subscribe();
+        let signal = self.inner.drain.clone();
         async move {
-            // An error means the probe is gone, and with it the incarnation.
-            drain.wait_for(Option::is_some).await.ok().and_then(|kind| *kind).unwrap_or(Drain::Shutdown)
+            match signal.wait_for(|state| state != WORKS).await {
+                DRAINS_TO_RESTART => Drain::Restart,
+                _ => Drain::Shutdown,
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Its place on a thread is free again.
+    fn vacate(&self) {
+        if let Some(resident) = self.resident.get() {
+            resident.leave();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if !*self.over.get_mut() {
+            self.vacate();
+        }
+        // The incarnation is gone: whoever still waits to be told so by detached work ends with it.
+        if self.drain.get() == WORKS {
+            self.drain.set(DRAINS_FOR_GOOD);
         }
     }
 }
@@ -384,7 +452,7 @@ impl Drop for Waiting {
 
 impl Drop for InHand {
     fn drop(&mut self) {
-        self.probe.inner.work.fetch_sub(1, Ordering::AcqRel);
+        self.probe.work_done();
     }
 }
 

@@ -1,10 +1,13 @@
 //! How a worker sits in an actix actor: [`Seat`] owns the lifecycle, so that hooks cannot be got wrong by a worker.
 
+use std::sync::Arc;
+
 use actix::dev::MessageResponse;
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, StreamHandler};
 
 use super::lane::{Cargo, Lane, Lease};
+use super::launch::Recipe;
 use super::probe::Probe;
 
 /// The actix context of a worker.
@@ -49,14 +52,14 @@ pub struct Seat<W: Worker> {
     /// The worker, for futures that come back with a result (`|result, seat, ctx| seat.worker…`).
     pub worker: W,
     probe: Probe,
-    attach: Vec<std::sync::Arc<Attach<W>>>,
+    recipe: Arc<Recipe<W>>,
     open_inboxes: usize,
 }
 
 impl<W: Worker> Seat<W> {
-    pub(super) fn new(worker: W, probe: Probe, attach: Vec<std::sync::Arc<Attach<W>>>) -> Self {
-        let open_inboxes = attach.len();
-        Self { worker, probe, attach, open_inboxes }
+    pub(super) fn new(worker: W, probe: Probe, recipe: Arc<Recipe<W>>) -> Self {
+        let open_inboxes = recipe.attach.len();
+        Self { worker, probe, recipe, open_inboxes }
     }
 
     /// The probe of this incarnation.
@@ -65,9 +68,9 @@ impl<W: Worker> Seat<W> {
     }
 }
 
-pub(super) fn attach_lane<W: Consume<M>, M: Cargo>(lane: &Lane<M>) -> std::sync::Arc<Attach<W>> {
+pub(super) fn attach_lane<W: Consume<M>, M: Cargo>(lane: &Lane<M>) -> Box<Attach<W>> {
     let lane = lane.clone();
-    std::sync::Arc::new(move |ctx: &mut Seated<W>, probe: &Probe| {
+    Box::new(move |ctx: &mut Seated<W>, probe: &Probe| {
         ctx.add_stream(lane.inbox(probe.clone()));
     })
 }
@@ -85,9 +88,8 @@ impl<W: Worker> Actor for Seat<W> {
             let reads_lane = seat.open_inboxes > 0;
             seat.worker.drain(&seat.probe, reads_lane, ctx);
         }));
-        for attach in &self.attach {
-            attach(ctx, &self.probe);
-        }
+        let recipe = self.recipe.clone();
+        recipe.attach.iter().for_each(|attach| attach(ctx, &self.probe));
         self.worker.started(&self.probe, ctx);
     }
 }

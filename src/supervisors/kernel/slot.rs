@@ -7,17 +7,21 @@ use tokio::time::Instant;
 
 use super::exit::ExitReason;
 use super::liveness::Liveness;
+use super::node::Node;
 use super::policy::Policy;
 use super::pools::ArbiterId;
 use super::probe::Probe;
-use super::snapshot::Node;
 use super::spec::{ChildSpec, Kind};
 
 pub(super) struct Slot {
-    pub(super) spec: ChildSpec,
+    pub(super) kind: Kind,
+    /// The policy of its specification.
+    pub(super) origin: Arc<Policy>,
     pub(super) node: Arc<Node>,
     /// Which wish of a dynamic group this member fulfils; 0 elsewhere.
     pub(super) wish: u64,
+    /// Launches of its supervisor before it had this slot.
+    pub(super) since: u64,
     pub(super) run: Option<Running>,
     pub(super) pending: Option<Pending>,
     /// Its member is gone for good: the slot is free for another.
@@ -34,7 +38,7 @@ pub(super) struct Running {
     pub(super) up: bool,
     /// When it must have reported ready.
     pub(super) ready_by: Option<Instant>,
-    pub(super) leaving: Option<Leaving>,
+    pub(super) leaving: Option<Box<Leaving>>,
     pub(super) liveness: Liveness,
     /// When to look next whether it has stalled.
     pub(super) look_at: Option<Instant>,
@@ -78,8 +82,9 @@ pub(super) enum Turn {
 }
 
 impl Slot {
-    pub(super) fn new(spec: ChildSpec, node: Arc<Node>, wish: u64) -> Self {
-        Self { spec, node, wish, run: None, pending: None, free: false }
+    pub(super) fn new(spec: ChildSpec, node: Arc<Node>, wish: u64, since: u64) -> Self {
+        let ChildSpec { policy: origin, kind, .. } = spec;
+        Self { kind, origin, node, wish, since, run: None, pending: None, free: false }
     }
 
     /// The policy it lives by now; that of its specification until an operator applied another.
@@ -88,7 +93,7 @@ impl Slot {
     }
 
     pub(super) fn is_worker(&self) -> bool {
-        matches!(self.spec.kind, Kind::Worker(_))
+        matches!(self.kind, Kind::Worker(_))
     }
 
     /// On its way up: later siblings that start in order wait for it.

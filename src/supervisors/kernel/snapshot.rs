@@ -1,32 +1,26 @@
-//! What operators see of the tree: live nodes, and the snapshot that `GET /admin/tree` and `obtrace tree` print.
+//! What operators see of the tree: the snapshot that `GET /admin/tree` and `obtrace tree` print. Plain data, made from the
+//! live nodes; its JSON is versioned.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::breaker::BreakerState;
-use super::control::Tray;
-use super::events::Events;
-use super::exit::ExitReason;
-use super::generation::Generations;
-use super::journal::{EventKind, Journal, Scribe};
-use super::lane::{Held, LaneStats, LaneView};
-use super::meter::{Meter, PollStats};
-use super::policy::{IntensityPer, Policy};
+use super::lane::LaneStats;
+use super::meter::PollStats;
 use super::pools::ArbiterSnapshot;
-use super::probe::Probe;
-use super::spec::{ChildSpec, Kind};
-use crate::clock;
 
 /// Version of the snapshot's JSON.
-pub const SNAPSHOT_VERSION: u32 = 2;
+///
+/// 3: a group of more than [`LISTED`] temporary members lists the first [`SHOWN`] of them under `children` and tells of
+/// all of them in `crowd`; lanes have the counter `dropped`.
+pub const SNAPSHOT_VERSION: u32 = 3;
+
+/// A group of temporary children (sessions) is listed in full up to this many members.
+pub const LISTED: usize = 64;
+
+/// Members listed of a larger one, oldest first.
+pub const SHOWN: usize = 20;
 
 /// Where a child stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,46 +63,6 @@ impl ChildState {
     }
 }
 
-/// A node of the live tree; it outlives the incarnations of its child.
-pub struct Node {
-    /// Path from the root, joined by dots; empty for the root.
-    pub path: String,
-    name: String,
-    kind: &'static str,
-    policy: ArcSwap<Policy>,
-    pub(super) scribe: Scribe,
-    pub(super) generations: Generations,
-    lanes: Vec<Arc<dyn LaneView>>,
-    meter: Arc<Meter>,
-    launches: AtomicU64,
-    restarts: AtomicU64,
-    cell: Mutex<Cell>,
-    paused: watch::Sender<bool>,
-    held: AtomicBool,
-    /// Orders to its children, where it is a supervisor or a group.
-    pub(super) tray: Tray,
-    children: RwLock<Vec<Arc<Node>>>,
-}
-
-struct Cell {
-    state: ChildState,
-    since: Instant,
-    /// When its planned start is due.
-    due: Option<Instant>,
-    last_failure: Option<String>,
-    last_failure_at: Option<u64>,
-    black_box: Option<String>,
-    account: Option<Account>,
-    probe: Option<Probe>,
-}
-
-/// The restarts that count against a limit, and the limit.
-pub(super) struct Account {
-    pub(super) restarts: Vec<Instant>,
-    pub(super) intensity: u32,
-    pub(super) period: Duration,
-}
-
 /// How much of a budget of restarts is spent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct WindowSnapshot {
@@ -138,8 +92,8 @@ pub struct NodeSnapshot {
     /// Restarts since the process started.
     pub restarts: u64,
     /// Strategy of a supervisor.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub strategy: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub strategy: &'static str,
     /// Restarts of its children that it tolerates.
     pub intensity: u32,
     /// The budget of restarts: of a supervisor for all its children, or of a child that has one of its own.
@@ -182,9 +136,54 @@ pub struct NodeSnapshot {
     /// Lanes it reads.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lanes: Vec<LaneStats>,
-    /// Children.
+    /// Its members in figures, where it is a group that has too many to list them all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crowd: Option<Crowd>,
+    /// Children; of a `crowd` only the first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<NodeSnapshot>,
+}
+
+/// The members of a large group together, those that are listed included.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Crowd {
+    /// How many there are.
+    pub members: usize,
+    /// How many of them are listed.
+    pub shown: usize,
+    /// How many are not.
+    pub left_out: usize,
+    /// How many are in which state.
+    pub states: BTreeMap<&'static str, usize>,
+    /// Their highest generation.
+    pub generation: u64,
+    /// Their restarts.
+    pub restarts: u64,
+    /// Messages that they handled. Who has left does not count any more.
+    pub handled: u64,
+    /// The mean of their busy ratios.
+    pub busy_ratio: f64,
+    /// Their figures, summed up by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub gauges: BTreeMap<&'static str, f64>,
+    /// Their lanes, summed up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lane: Option<LaneStats>,
+    /// How long their polls took; for metrics.
+    #[serde(skip)]
+    pub polls: PollStats,
+}
+
+impl Crowd {
+    /// Counts a member; its other figures are summed up by whoever knows them.
+    pub(super) fn add(&mut self, state: ChildState, generation: u64, busy_ratio: f64) {
+        let before = self.busy_ratio * self.members as f64;
+        self.members += 1;
+        self.left_out = self.members.saturating_sub(self.shown);
+        self.busy_ratio = (before + busy_ratio) / self.members as f64;
+        *self.states.entry(state.as_str()).or_default() += 1;
+        self.generation = self.generation.max(generation);
+    }
 }
 
 /// The whole tree as it is printed.
@@ -201,285 +200,6 @@ pub struct TreeSnapshot {
     pub condemned: u64,
     /// Children aborted because they did not start or drain in time.
     pub forced_aborts: u64,
-}
-
-impl Node {
-    /// The root's node, which opens the journal of the tree.
-    pub(super) fn root(spec: &ChildSpec) -> Arc<Self> {
-        Self::new(spec, None)
-    }
-
-    fn new(spec: &ChildSpec, parent: Option<&Node>) -> Arc<Self> {
-        let path = match parent {
-            None => String::new(),
-            Some(parent) if parent.path.is_empty() => spec.name.clone(),
-            Some(parent) => format!("{}.{}", parent.path, spec.name),
-        };
-        let (kind, lanes) = match &spec.kind {
-            Kind::Worker(launcher) => ("worker", launcher.lanes().to_vec()),
-            Kind::Supervisor(_) | Kind::Replicas(_) => ("supervisor", Vec::new()),
-            Kind::Group(_) => ("group", Vec::new()),
-        };
-        let journal = parent.map_or_else(Journal::default, |parent| parent.scribe.journal().clone());
-        Arc::new(Self {
-            scribe: Scribe::new(&path, journal),
-            path,
-            name: spec.name.clone(),
-            kind,
-            policy: ArcSwap::from_pointee(spec.policy.clone()),
-            generations: Generations::default(),
-            lanes,
-            meter: Arc::default(),
-            launches: AtomicU64::new(0),
-            restarts: AtomicU64::new(0),
-            cell: Mutex::new(Cell {
-                state: ChildState::Starting,
-                since: clock::now(),
-                due: None,
-                last_failure: None,
-                last_failure_at: None,
-                black_box: None,
-                account: None,
-                probe: None,
-            }),
-            // What comes into a paused subtree is paused as well.
-            paused: watch::Sender::new(parent.is_some_and(Node::is_paused)),
-            held: AtomicBool::new(false),
-            tray: Tray::default(),
-            children: RwLock::new(Vec::new()),
-        })
-    }
-
-    /// The child node of this name, made on first use so that generations outlive a supervisor's own restart.
-    pub(super) fn child(&self, spec: &ChildSpec) -> Arc<Node> {
-        let mut children = self.children.write();
-        if let Some(known) = children.iter().find(|node| node.name == spec.name) {
-            return known.clone();
-        }
-        let node = Node::new(spec, Some(self));
-        children.push(node.clone());
-        node
-    }
-
-    /// The probe of a new incarnation, which fences all earlier ones.
-    pub(super) fn probe(&self, child: usize, launch: u64, events: &Events) -> Probe {
-        Probe::new(child, launch, self, events.clone(), self.meter.clone())
-    }
-
-    pub(super) fn forget_child(&self, name: &str) {
-        self.children.write().retain(|node| node.name != name);
-    }
-
-    /// Forgets every child that is not among `names`, as a group does that comes back to other wishes.
-    pub(super) fn keep_children(&self, names: &[String]) {
-        self.children.write().retain(|node| names.contains(&node.name));
-    }
-
-    /// Name within its parent.
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The policy it lives by now.
-    pub(super) fn policy(&self) -> Arc<Policy> {
-        self.policy.load_full()
-    }
-
-    /// Lives by `policy` from now on; its lanes take the new bounds at once.
-    pub(super) fn adopt(&self, policy: Policy) {
-        self.lanes.iter().for_each(|lane| lane.resize(policy.lane));
-        self.policy.store(Arc::new(policy));
-    }
-
-    pub(super) fn is_worker(&self) -> bool {
-        self.kind == "worker"
-    }
-
-    /// True while an incarnation of it is up or on its way up.
-    pub(super) fn is_launched(&self) -> bool {
-        self.cell.lock().probe.is_some()
-    }
-
-    /// What an incarnation of it has in hand.
-    pub(super) fn held_by(&self, holder: &Probe) -> Option<Held> {
-        let held = self.lanes.iter().filter_map(|lane| lane.held_by(holder));
-        held.max_by_key(|held| held.attempts)
-    }
-
-    /// Writes into the journal what happened to the newest incarnation.
-    pub(super) fn note(&self, kind: EventKind) {
-        self.scribe.note(self.generations.newest(), kind);
-    }
-
-    /// Nodes below it, in start order.
-    pub(super) fn below(&self) -> Vec<Arc<Node>> {
-        self.children.read().clone()
-    }
-
-    pub(super) fn is_paused(&self) -> bool {
-        *self.paused.borrow()
-    }
-
-    pub(super) fn pause_watch(&self) -> watch::Receiver<bool> {
-        self.paused.subscribe()
-    }
-
-    /// Pauses or resumes the node and all below it.
-    pub(super) fn set_paused(&self, paused: bool) {
-        // The node first: a child that comes into being meanwhile looks at it.
-        self.paused.send_replace(paused);
-        self.lanes.iter().for_each(|lane| lane.wake());
-        self.children.read().iter().for_each(|child| child.set_paused(paused));
-    }
-
-    /// True when an operator wants it down.
-    pub(super) fn is_held(&self) -> bool {
-        self.held.load(Ordering::Acquire)
-    }
-
-    pub(super) fn set_held(&self, held: bool) {
-        self.held.store(held, Ordering::Release);
-    }
-
-    pub(super) fn set_account(&self, account: Account) {
-        self.cell.lock().account = Some(account);
-    }
-
-    /// Takes back what incarnations that are no longer current still hold.
-    pub(super) fn revoke_leases(&self, blame: bool) {
-        let revoked: usize = self.lanes.iter().map(|lane| lane.revoke(blame)).sum();
-        if revoked > 0 {
-            tracing::warn!(child = self.path, revoked, "took leases of an earlier incarnation back");
-        }
-    }
-
-    /// Closes every lane read in this subtree, so that senders hear `Draining` and not silence.
-    pub(super) fn close_lanes(&self) {
-        self.lanes.iter().for_each(|lane| lane.close());
-        self.children.read().iter().for_each(|child| child.close_lanes());
-    }
-
-    pub(super) fn enter(&self, state: ChildState) {
-        let mut cell = self.cell.lock();
-        if cell.state != state {
-            cell.state = state;
-            cell.since = clock::now();
-        }
-        cell.due = None;
-    }
-
-    /// Waits in `state` for a start that is due at `at`.
-    pub(super) fn wait_until(&self, state: ChildState, at: Instant) {
-        self.enter(state);
-        self.cell.lock().due = Some(at);
-    }
-
-    pub(super) fn launched(&self, probe: Probe) {
-        if self.launches.fetch_add(1, Ordering::Relaxed) > 0 {
-            self.restarts.fetch_add(1, Ordering::Relaxed);
-        }
-        self.cell.lock().probe = Some(probe);
-        self.enter(ChildState::Starting);
-    }
-
-    pub(super) fn ended(&self, reason: &ExitReason) {
-        let mut cell = self.cell.lock();
-        cell.probe = None;
-        if !reason.is_normal() {
-            cell.last_failure = Some(reason.to_string());
-            cell.last_failure_at = Some(clock::unix_nanos());
-        }
-        drop(cell);
-        self.note(EventKind::exited(reason));
-    }
-
-    /// Names the record of its last crash.
-    pub(super) fn set_black_box(&self, name: Option<String>) {
-        self.cell.lock().black_box = name;
-    }
-
-    pub(super) fn journal(&self) -> &Journal {
-        self.scribe.journal()
-    }
-
-    pub(super) fn lanes(&self) -> &[Arc<dyn LaneView>] {
-        &self.lanes
-    }
-
-    /// Where the child stands; `Degraded` where it runs but reports so, `Paused` where it runs but takes no work.
-    pub fn state(&self) -> ChildState {
-        let cell = self.cell.lock();
-        let degraded = || cell.probe.as_ref().is_some_and(|probe| probe.degradation().is_some());
-        match cell.state {
-            ChildState::Running if self.is_paused() => ChildState::Paused,
-            ChildState::Running if degraded() => ChildState::Degraded,
-            state => state,
-        }
-    }
-
-    /// A supervisor's own account, or that of a child with a budget of its own.
-    fn window(&self, cell: &Cell) -> Option<WindowSnapshot> {
-        let policy = self.policy();
-        let fresh = || Account { restarts: Vec::new(), intensity: policy.intensity, period: policy.period };
-        let shares = self.kind != "worker" && policy.intensity_per == IntensityPer::Supervisor;
-        let now = clock::now();
-        let shown = |account: &Account| WindowSnapshot {
-            spent: account
-                .restarts
-                .iter()
-                .filter(|at| now.saturating_duration_since(**at) <= account.period)
-                .count() as u32,
-            intensity: account.intensity,
-            period_s: account.period.as_secs(),
-        };
-        cell.account.as_ref().map(shown).or_else(|| shares.then(|| shown(&fresh())))
-    }
-
-    /// The node and everything below it, as of now.
-    pub fn snapshot(&self) -> NodeSnapshot {
-        let state = self.state();
-        let children = self.children.read().iter().map(|child| child.snapshot()).collect();
-        let policy = self.policy();
-        let cell = self.cell.lock();
-        let quarantined = cell.due.filter(|_| cell.state == ChildState::Quarantined);
-        NodeSnapshot {
-            path: self.path.clone(),
-            name: self.name.clone(),
-            kind: self.kind,
-            state,
-            since_s: clock::now().saturating_duration_since(cell.since).as_secs(),
-            generation: self.generations.newest(),
-            restarts: self.restarts.load(Ordering::Relaxed),
-            strategy: if self.kind == "worker" { String::new() } else { strategy_name(&policy) },
-            intensity: policy.intensity,
-            window: self.window(&cell),
-            progress: cell.probe.as_ref().map_or(0, Probe::progressed),
-            handled: self.meter.handled(),
-            busy_ratio: (self.kind == "worker").then(|| {
-                let ratio =
-                    cell.probe.as_ref().map_or_else(|| self.meter.busy_ratio(None), Probe::busy_ratio);
-                (ratio * 1000.0).round() / 1000.0
-            }),
-            breaker: cell.probe.as_ref().and_then(Probe::breaker_state),
-            gauges: cell.probe.as_ref().map(Probe::gauges).unwrap_or_default(),
-            polls: self.meter.stats(),
-            degraded: cell.probe.as_ref().and_then(Probe::degradation),
-            last_failure: cell.last_failure.clone(),
-            last_failure_at: cell.last_failure_at,
-            black_box: cell.black_box.clone(),
-            paused: self.is_paused(),
-            quarantine_left_s: quarantined
-                .map(|at| at.saturating_duration_since(clock::now()).as_secs_f64().ceil() as u64),
-            lanes: self.lanes.iter().map(|lane| lane.stats()).collect(),
-            children,
-        }
-    }
-}
-
-impl std::fmt::Debug for Node {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Node({} {:?})", self.path, self.state())
-    }
 }
 
 impl NodeSnapshot {
@@ -511,8 +231,4 @@ impl NodeSnapshot {
         };
         at_work && (self.kind == "group" || children_up())
     }
-}
-
-fn strategy_name(policy: &Policy) -> String {
-    serde_json::to_value(policy.strategy).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }

@@ -1,13 +1,11 @@
 //! What a stage hands to the kernel: the specification of its children.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::AbortHandle;
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use super::child_ref::ChildRef;
+pub use super::group::Group;
 use super::lane::{Cargo, Lane, LaneView};
 use super::launch::{Berth, Recipe, launch};
 use super::policy::Policy;
@@ -19,7 +17,8 @@ use super::seat::{Consume, Worker, attach_lane};
 /// ```
 /// use obtrace::supervisors::kernel::policy::{Policy, Strategy};
 /// use obtrace::supervisors::kernel::seat::Worker;
-/// use obtrace::supervisors::kernel::spec::{ChildSpec, Group};
+/// use obtrace::supervisors::kernel::group::Group;
+/// use obtrace::supervisors::kernel::spec::ChildSpec;
 ///
 /// struct Clerk;
 /// impl Worker for Clerk {}
@@ -34,14 +33,14 @@ use super::seat::{Consume, Worker, attach_lane};
 ///     Policy { strategy: Strategy::RestForOne, ..Policy::default() },
 ///     vec![counter, ChildSpec::group("guests", Policy::default(), guests)],
 /// );
-/// assert_eq!(shop.name, "shop");
+/// assert_eq!(&*shop.name, "shop");
 /// ```
 #[derive(Clone)]
 pub struct ChildSpec {
     /// Name within the parent; the path is made of these, joined by dots.
-    pub name: String,
-    /// Its policy.
-    pub policy: Policy,
+    pub name: Arc<str>,
+    /// Its policy, which thousands of children may share.
+    pub policy: Arc<Policy>,
     pub(super) kind: Kind,
 }
 
@@ -58,14 +57,18 @@ pub(super) type Make = dyn Fn(String, Policy) -> ChildSpec + Send + Sync;
 
 /// Starts incarnations of one worker, whatever its type.
 pub(super) trait Launcher: Send + Sync {
-    fn launch(&self, berth: Berth) -> AbortHandle;
+    fn launch(self: Arc<Self>, berth: Berth) -> AbortHandle;
     fn lanes(&self) -> &[Arc<dyn LaneView>];
 }
 
 impl ChildSpec {
     /// A supervisor over `children`, started in this order and stopped in the reverse one.
-    pub fn supervisor(name: impl Into<String>, policy: Policy, children: Vec<ChildSpec>) -> Self {
-        Self { name: name.into(), policy, kind: Kind::Supervisor(Arc::new(children)) }
+    pub fn supervisor(
+        name: impl Into<Arc<str>>,
+        policy: impl Into<Arc<Policy>>,
+        children: Vec<ChildSpec>,
+    ) -> Self {
+        Self { name: name.into(), policy: policy.into(), kind: Kind::Supervisor(Arc::new(children)) }
     }
 
     /// Leaves out every node below this one whose path `keep` refuses, with all that is below it; `path` is this node's own.
@@ -74,7 +77,7 @@ impl ChildSpec {
         if let Kind::Supervisor(children) = &self.kind {
             let below = |child: &Self| match path {
                 "" => child.name.clone(),
-                _ => format!("{path}.{}", child.name),
+                _ => Arc::from(format!("{path}.{}", child.name)),
             };
             let kept = children.iter().filter(|child| keep(&below(child)));
             self.kind = Kind::Supervisor(Arc::new(
@@ -85,32 +88,36 @@ impl ChildSpec {
     }
 
     /// A dynamic group: its members come and go by name while it runs.
-    pub fn group(name: impl Into<String>, policy: Policy, group: Group) -> Self {
-        Self { name: name.into(), policy, kind: Kind::Group(group) }
+    pub fn group(name: impl Into<Arc<str>>, policy: impl Into<Arc<Policy>>, group: Group) -> Self {
+        Self { name: name.into(), policy: policy.into(), kind: Kind::Group(group) }
     }
 
     /// Starts the description of a worker made by `factory`, which runs on the worker's own thread.
     pub fn worker<W: Worker>(
-        name: impl Into<String>,
-        policy: Policy,
+        name: impl Into<Arc<str>>,
+        policy: impl Into<Arc<Policy>>,
         factory: impl Fn(&Probe) -> W + Send + Sync + 'static,
     ) -> WorkerSpec<W> {
         WorkerSpec {
             name: name.into(),
-            policy,
-            recipe: Recipe { factory: Box::new(factory), attach: Vec::new(), known_as: None },
-            lanes: Vec::new(),
+            policy: policy.into(),
+            recipe: Recipe {
+                factory: Box::new(factory),
+                attach: Vec::new(),
+                known_as: None,
+                lanes: Vec::new(),
+            },
         }
     }
 
     /// `policy.replicas` workers side by side, made by `make`; a supervisor of that name stands over them. Their number
     /// may be changed while they run, so `make` lives as long as the tree.
     pub fn replicated(
-        name: impl Into<String>,
-        policy: Policy,
+        name: impl Into<Arc<str>>,
+        policy: impl Into<Arc<Policy>>,
         make: impl Fn(String, Policy) -> ChildSpec + Send + Sync + 'static,
     ) -> Self {
-        Self { name: name.into(), policy, kind: Kind::Replicas(Arc::new(make)) }
+        Self { name: name.into(), policy: policy.into(), kind: Kind::Replicas(Arc::new(make)) }
     }
 }
 
@@ -127,10 +134,9 @@ impl std::fmt::Debug for ChildSpec {
 
 /// A worker being described.
 pub struct WorkerSpec<W: Worker> {
-    name: String,
-    policy: Policy,
+    name: Arc<str>,
+    policy: Arc<Policy>,
     recipe: Recipe<W>,
-    lanes: Vec<Arc<dyn LaneView>>,
 }
 
 impl<W: Worker> WorkerSpec<W> {
@@ -141,7 +147,7 @@ impl<W: Worker> WorkerSpec<W> {
         W: Consume<M>,
     {
         self.recipe.attach.push(attach_lane::<W, M>(lane));
-        self.lanes.push(Arc::new(lane.clone()));
+        self.recipe.lanes.push(Arc::new(lane.clone()));
         self
     }
 
@@ -155,8 +161,7 @@ impl<W: Worker> WorkerSpec<W> {
 
     /// The finished specification.
     pub fn build(self) -> ChildSpec {
-        let launcher = WorkerLauncher { recipe: Arc::new(self.recipe), lanes: self.lanes };
-        ChildSpec { name: self.name, policy: self.policy, kind: Kind::Worker(Arc::new(launcher)) }
+        ChildSpec { name: self.name, policy: self.policy, kind: Kind::Worker(Arc::new(self.recipe)) }
     }
 }
 
@@ -166,82 +171,12 @@ impl<W: Worker> std::fmt::Debug for WorkerSpec<W> {
     }
 }
 
-struct WorkerLauncher<W: Worker> {
-    recipe: Arc<Recipe<W>>,
-    lanes: Vec<Arc<dyn LaneView>>,
-}
-
-impl<W: Worker> Launcher for WorkerLauncher<W> {
-    fn launch(&self, berth: Berth) -> AbortHandle {
-        launch(self.recipe.clone(), berth)
+impl<W: Worker> Launcher for Recipe<W> {
+    fn launch(self: Arc<Self>, berth: Berth) -> AbortHandle {
+        launch(self, berth)
     }
 
     fn lanes(&self) -> &[Arc<dyn LaneView>] {
         &self.lanes
-    }
-}
-
-/// The wanted members of a dynamic group. The group's supervisor keeps what runs equal to what is wanted, also across
-/// its own restarts. Cheap to clone.
-#[derive(Clone, Default)]
-pub struct Group {
-    inner: Arc<(Mutex<Wishes>, Notify)>,
-}
-
-#[derive(Default)]
-struct Wishes {
-    made: u64,
-    members: BTreeMap<String, Wish>,
-}
-
-/// One wanted member. Its number tells a member that was dropped and wanted anew from one that was never dropped.
-#[derive(Clone)]
-pub(super) struct Wish {
-    pub(super) number: u64,
-    pub(super) spec: ChildSpec,
-}
-
-impl Group {
-    /// Wants a member; one of the same name stays as it is.
-    pub fn want(&self, spec: ChildSpec) {
-        let mut wishes = self.inner.0.lock();
-        wishes.made += 1;
-        let number = wishes.made;
-        wishes.members.entry(spec.name.clone()).or_insert(Wish { number, spec });
-        drop(wishes);
-        self.inner.1.notify_one();
-    }
-
-    /// No longer wants the member of this name: it finishes what it has in hand and is removed.
-    pub fn unwant(&self, name: &str) {
-        self.inner.0.lock().members.remove(name);
-        self.inner.1.notify_one();
-    }
-
-    /// Names of the wanted members.
-    pub fn names(&self) -> Vec<String> {
-        self.inner.0.lock().members.keys().cloned().collect()
-    }
-
-    pub(super) fn wanted(&self) -> BTreeMap<String, Wish> {
-        self.inner.0.lock().members.clone()
-    }
-
-    /// Forgets a temporary member that ended, unless it was wanted anew meanwhile.
-    pub(super) fn fulfilled(&self, name: &str, number: u64) {
-        let mut wishes = self.inner.0.lock();
-        if wishes.members.get(name).is_some_and(|wish| wish.number == number) {
-            wishes.members.remove(name);
-        }
-    }
-
-    pub(super) async fn changed(&self) {
-        self.inner.1.notified().await;
-    }
-}
-
-impl std::fmt::Debug for Group {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.names()).finish()
     }
 }

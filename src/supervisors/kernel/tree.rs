@@ -13,10 +13,11 @@ use super::black_box::BlackBox;
 use super::events::Events;
 use super::exit::ExitReason;
 use super::journal::EventKind;
+use super::node::Node;
 use super::panics;
 use super::pools::Pools;
 use super::probe::{Drain, Probe};
-use super::snapshot::{ChildState, Node, NodeSnapshot, SNAPSHOT_VERSION, TreeSnapshot};
+use super::snapshot::{ChildState, NodeSnapshot, SNAPSHOT_VERSION, TreeSnapshot};
 use super::spec::ChildSpec;
 use super::supervisor::{Shared, Supervisor};
 use super::watchdog::{Pulse, Watchdog};
@@ -162,7 +163,8 @@ impl Tree {
         node.note(EventKind::Launched);
         let ledger = Ledger::default();
         let shared = Shared { pools: pools.clone(), ledger: ledger.clone(), black_box };
-        let supervisor = Supervisor::new(root, node.clone(), probe.clone(), shared);
+        let supervisor =
+            Supervisor::new(&root.kind, root.policy.clone(), node.clone(), probe.clone(), shared);
         let ended = node.clone();
         let task = tokio::task::spawn_local(async move {
             let end = AssertUnwindSafe(supervisor.run()).catch_unwind().await;

@@ -187,7 +187,7 @@ proptest! {
                 chance: 0.5,
                 suspect: step.suspect,
             };
-            let verdict = said(brain.exited(exit, &backoff, &step.running));
+            let verdict = said(brain.exited(exit, &backoff, |child| step.running[child]));
             let expected = reference.exited(step, now);
             prop_assert_eq!(&verdict, &expected, "{:?} at {}", step, now);
             if expected == Expected::Up {

@@ -30,12 +30,12 @@ impl Supervisor {
         action: Action,
         signed: Option<(String, String)>,
     ) -> Result<(), String> {
-        let known = self.slots.iter().position(|slot| !slot.free && slot.spec.name == child);
+        let known = self.roster.find(child);
         let child = known.ok_or_else(|| String::from("is gone"))?;
         self.may(child, action)?;
-        let node = self.slots[child].node.clone();
+        let node = self.roster[child].node.clone();
         if let Some((who, why)) = signed {
-            tracing::info!(child = node.path, %action, who, why, "ordered");
+            tracing::info!(child = node.path(), %action, who, why, "ordered");
             node.note(EventKind::Action { action, who, why });
         }
         node.set_held(action == Action::Drain);
@@ -54,7 +54,7 @@ impl Supervisor {
 
     /// Whether the child is in a state for it.
     fn may(&self, child: usize, action: Action) -> Result<(), String> {
-        let slot = &self.slots[child];
+        let slot = &self.roster[child];
         let state = slot.node.state();
         match slot.run.as_ref().and_then(|run| run.leaving.as_ref()).map(|leaving| &leaving.then) {
             Some(Then::Forget) => return Err(String::from("is leaving, because nobody wants it any more")),
@@ -77,7 +77,7 @@ impl Supervisor {
     }
 
     fn bring_back(&mut self, child: usize) {
-        if self.slots[child].run.is_some() {
+        if self.roster[child].run.is_some() {
             self.see_out(child, Then::Restart);
         } else {
             self.plan(child, ChildState::Starting, Duration::ZERO, Turn::Alone);
@@ -85,33 +85,34 @@ impl Supervisor {
     }
 
     fn take_down(&mut self, child: usize) {
-        self.slots[child].pending = None;
-        if self.slots[child].run.is_some() {
+        self.roster.edit(child).pending = None;
+        if self.roster[child].run.is_some() {
             self.see_out(child, Then::Hold);
         } else {
-            self.slots[child].node.enter(ChildState::Drained);
+            self.roster[child].node.enter(ChildState::Drained);
         }
     }
 
     /// Asks a running child to finish what it has in hand and remembers what follows; its siblings work on.
     pub(super) fn see_out(&mut self, child: usize, then: Then) {
-        let slot = &mut self.slots[child];
+        let mut slot = self.roster.edit(child);
         let patience = slot.is_worker().then_some(slot.policy().stop.drain);
+        let node = slot.node.clone();
         let Some(run) = &mut slot.run else { return };
         if let Some(leaving) = &mut run.leaving {
             leaving.then = then;
             return;
         }
         run.probe.request_drain(Drain::Restart);
-        run.leaving =
-            Some(Leaving { until: patience.map(|drain| clock::now() + drain), aborted: false, then });
-        slot.node.enter(ChildState::Draining);
-        slot.node.note(EventKind::Draining);
+        let until = patience.map(|drain| clock::now() + drain);
+        run.leaving = Some(Box::new(Leaving { until, aborted: false, then }));
+        node.enter(ChildState::Draining);
+        node.note(EventKind::Draining);
     }
 
     /// Takes up what a new policy says about which children there are.
     fn reform(&mut self) {
         self.adjust_replicas();
-        self.reconcile();
+        self.fill();
     }
 }

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use super::{Supervisor, until};
 use crate::clock;
-use crate::supervisors::kernel::events::ChildEvent;
 use crate::supervisors::kernel::exit::ExitReason;
 use crate::supervisors::kernel::journal::EventKind;
 use crate::supervisors::kernel::probe::Drain;
@@ -22,9 +21,9 @@ impl Supervisor {
         let begun = clock::now();
         let together = self.group.is_some() || self.replicas.is_some();
         if together {
-            (0..self.slots.len()).for_each(|child| self.ask_to_stop(child, drain));
+            (0..self.roster.len()).for_each(|child| self.ask_to_stop(child, drain));
         }
-        for child in (0..self.slots.len()).rev() {
+        for child in (0..self.roster.len()).rev() {
             match together {
                 true => self.see_off(child, begun).await,
                 false => self.stop(child, drain).await,
@@ -38,8 +37,8 @@ impl Supervisor {
     }
 
     fn ask_to_stop(&mut self, child: usize, drain: Drain) {
-        let slot = &mut self.slots[child];
-        slot.pending = None;
+        self.roster.edit(child).pending = None;
+        let slot = &self.roster[child];
         if drain == Drain::Shutdown {
             slot.node.lanes().iter().for_each(|lane| lane.close());
         }
@@ -52,7 +51,7 @@ impl Supervisor {
 
     /// Waits for a child that was asked to stop at `asked`, then aborts it; one that does not even abort is left behind.
     async fn see_off(&mut self, child: usize, asked: Instant) {
-        let slot = &self.slots[child];
+        let slot = &self.roster[child];
         let policy = slot.policy().stop;
         if let Some(run) = &slot.run {
             let abort = run.abort.clone();
@@ -62,52 +61,47 @@ impl Supervisor {
             let patience = if lost { Duration::ZERO } else { policy.drain };
             let drain_until = slot.is_worker().then(|| asked + patience);
             if !self.gone(child, drain_until).await {
-                let path = self.slots[child].node.path.clone();
+                let path = self.roster[child].node.path().to_owned();
                 tracing::warn!(child = path, after = ?policy.drain, "did not drain in time, aborting it");
                 self.shared.ledger.forced(path);
-                self.slots[child].node.note(EventKind::Forced);
+                self.roster[child].node.note(EventKind::Forced);
                 abort.abort();
                 if !self.gone(child, Some(clock::now() + policy.kill)).await {
                     self.leave_behind(child, true);
                     self.note_exit(child, &ExitReason::Killed);
-                    self.slots[child].run = None;
+                    self.roster.edit(child).run = None;
                 }
             }
-            self.slots[child].node.note(EventKind::Stopped);
+            self.roster[child].node.note(EventKind::Stopped);
         }
-        let node = &self.slots[child].node;
+        let node = &self.roster[child].node;
         node.enter(if node.is_held() { ChildState::Drained } else { ChildState::Stopped });
     }
 
     /// Waits for a child's exit until `deadline`; keeps what others report for later.
     async fn gone(&mut self, child: usize, deadline: Option<Instant>) -> bool {
-        let launch = self.slots[child].launch();
-        let known = self.backlog.iter().position(|event| exit_of(event, child, launch).is_some());
-        let mut next = known.and_then(|at| self.backlog.remove(at));
-        loop {
-            let event = match next.take() {
-                Some(event) => event,
-                None => tokio::select! {
-                    biased;
-                    event = self.events.next() => event,
-                    () = until(deadline) => return false,
-                },
+        let Some(launch) = self.roster[child].launch() else { return true };
+        let mut reason = self.backlog.take_exit(child, launch);
+        while reason.is_none() {
+            let event = tokio::select! {
+                biased;
+                event = self.events.next() => event,
+                () = until(deadline) => return false,
             };
-            if let Some(reason) = exit_of(&event, child, launch) {
-                self.note_exit(child, reason);
-                self.slots[child].run = None;
-                return true;
-            }
-            self.backlog.push_back(event);
+            self.backlog.push(event);
+            reason = self.backlog.take_exit(child, launch);
         }
+        reason.into_iter().for_each(|reason| self.note_exit(child, &reason));
+        self.roster.edit(child).run = None;
+        true
     }
 
     /// Gives an incarnation up whose thread is blocked: fences it, takes its leases back, condemns its arbiter. With
     /// `blame` it is what blocks the thread, and its leases are suspects.
     pub(super) fn leave_behind(&mut self, child: usize, blame: bool) {
-        let slot = &self.slots[child];
+        let slot = &self.roster[child];
         tracing::error!(
-            child = slot.node.path,
+            child = slot.node.path(),
             blocks = blame,
             "its thread is blocked and it cannot be aborted, leaving it behind"
         );
@@ -124,14 +118,5 @@ impl Supervisor {
                 self.shared.pools.condemn(arbiter);
             }
         }
-    }
-}
-
-fn exit_of(event: &ChildEvent, child: usize, launch: Option<u64>) -> Option<&ExitReason> {
-    match event {
-        ChildEvent::Exited { child: who, launch: of, reason } if *who == child && Some(*of) == launch => {
-            Some(reason)
-        }
-        _ => None,
     }
 }

@@ -13,7 +13,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 /// The supervision tree: state, generation, restarts, lanes and last failure of every node.
 #[utoipa::path(
     get, path = "/admin/tree", tag = "admin", security(("admin_token" = [])),
-    responses((status = 200, description = "The tree; `version` grows when its form changes", body = serde_json::Value), super::super::openapi::AdminProblems)
+    responses((status = 200, description = "The tree; `version` grows when its form changes. A group of more than 64 temporary children (sessions) lists the first 20 under `children` and has the figures of all in `crowd`: members, shown, left_out, states, restarts, handled, busy_ratio, gauges, lane", body = serde_json::Value), super::super::openapi::AdminProblems)
 )]
 pub async fn show(request: HttpRequest, deps: Data<AdminDeps>) -> HttpResponse {
     match view(&deps) {
