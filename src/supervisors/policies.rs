@@ -18,6 +18,7 @@ pub const PATHS: [&str; 29] = [
     "store.state",
     "store.blobs",
     "store.cache",
+    "store.janitor",
     "tenant",
     "tenant.gate_projector",
     "tenant.key_cache",
