@@ -4,13 +4,14 @@
 mod support;
 
 mod clients;
-mod crash;
 #[cfg(feature = "chaos")]
 mod crashes;
 mod examples;
 mod exits;
 #[cfg(feature = "chaos")]
 mod faults;
+#[cfg(feature = "chaos")]
+mod field;
 mod ingest;
 mod kafka;
 #[cfg(feature = "chaos")]
@@ -26,4 +27,6 @@ mod services;
 mod sessions;
 #[cfg(feature = "chaos")]
 mod soak;
+#[cfg(feature = "chaos")]
+mod table;
 mod tenant;
