@@ -10,14 +10,11 @@ use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::actors::serve::reloader::RELOAD_DEADLINE;
-use crate::backends::blobs::folder::FolderBlobs;
-use crate::backends::cache::memory::MemoryCache;
 use crate::backends::event_log::LogError;
 use crate::backends::event_log::embedded::{
     DedupWindow, EmbeddedLog, EmbeddedLogConfig, GroupCommit, OpenReport, TopicConfig,
 };
 use crate::backends::plans::ConfiguredPlans;
-use crate::backends::state::sqlite::SqliteState;
 use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::clock;
 use crate::config::live::LiveConfig;
@@ -38,7 +35,9 @@ use crate::supervisors::kernel::port::Port;
 use crate::supervisors::kernel::tree::{Tree, TreeView};
 use crate::supervisors::kernel::watchdog::WatchdogPolicy;
 use crate::supervisors::tuning::reload::Origin;
-use crate::supervisors::{IO_THREADS, Parts, access, black_boxes, inspection, policies, store, tree};
+use crate::supervisors::{
+    IO_THREADS, Parts, access, backends, black_boxes, inspection, policies, store, tree,
+};
 use crate::telemetry::metrics::Metrics;
 
 /// Drained and stopped in order.
@@ -125,7 +124,6 @@ fn parts(
     let telemetry_settings = store::telemetry_settings(&config);
     // Checks the address too; the client that is kept gets it once the schema is up to date.
     TelemetryClient::new(telemetry_settings.clone()).map_err(|error| error.to_string())?;
-    let stores = &config.store;
     let closed = TelemetrySettings { url: None, ..telemetry_settings };
     let telemetry = TelemetryClient::new(closed).map_err(|error| error.to_string())?;
     Ok(Parts {
@@ -134,11 +132,10 @@ fn parts(
         reloads: Lane::new("serve.reloader", policies::resolve(&config, "serve.reloader").lane),
         log: Arc::new(log.clone()),
         telemetry: Arc::new(telemetry),
-        state: Arc::new(
-            SqliteState::new(&config.data_dir.join(&stores.state.file)).map_err(|e| e.to_string())?,
-        ),
-        blobs: Arc::new(FolderBlobs::new(&config.data_dir.join(&stores.blobs.dir))),
-        cache: Arc::new(MemoryCache::new(stores.cache.max_bytes.as_u64())),
+        state: backends::state(&config, &io)?,
+        blobs: backends::blobs(&config, &io)?,
+        shared: backends::shared(&config, &io)?,
+        node: uuid::Uuid::now_v7().to_string().into(),
         plans: Arc::new(ConfiguredPlans(live.clone())),
         meter: Meter::default(),
         key_log: KeyLog::default(),

@@ -10,7 +10,7 @@ use crate::config::{Config, ConfigError, Provenance};
 use super::kernel::policy as kernel;
 
 /// Every path of the tree that has a policy, in start order.
-pub const PATHS: [&str; 28] = [
+pub const PATHS: [&str; 29] = [
     "",
     "store",
     "store.engine",
@@ -18,6 +18,7 @@ pub const PATHS: [&str; 28] = [
     "store.state",
     "store.blobs",
     "store.cache",
+    "store.janitor",
     "tenant",
     "tenant.gate_projector",
     "tenant.key_cache",
