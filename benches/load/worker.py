@@ -15,8 +15,10 @@ from workers import CollectorWorker, Edge, Engine, Kafka, Worker, knows_avro
 
 # What the Collector calls what lies in the topic; it knows no Avro of OTLP.
 ENCODINGS = {"json": "otlp_json", "otlp": "otlp_proto"}
-# Of the engine's rows: copied in blocks such as the worker inserts.
+# Rows are copied in blocks such as the worker inserts, with its settings.
 BLOCK = 50_000
+SETTINGS = {"async_insert": 0, "materialize_skip_indexes_on_insert": 0, "min_insert_block_size_rows": 1_000_000_000,
+            "min_insert_block_size_bytes": 4_000_000_000, "max_insert_block_size": 1_000_000_000}
 
 
 def drain(server, engine, spans, seconds=300):
@@ -161,7 +163,7 @@ def insert_all(engine, form, blocks, rows):
     time.sleep(2)
     before = engine.cpu()[0]
     for block in blocks:
-        engine.sql(f"insert into obtrace.copy format {form}", block)
+        engine.sql(f"insert into obtrace.copy format {form}", block, **SETTINGS)
     used = engine.cpu()[0] - before
     if (found := engine.count("copy")) != rows:
         raise Failed(f"{rows} rows were inserted as {form}, {found} are there")

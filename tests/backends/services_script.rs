@@ -123,6 +123,17 @@ fn nothing_outlives_its_owner() {
 }
 
 #[test]
+fn nothing_outlives_its_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let service = Private::start_in("redis", &folder.path().join("data"));
+    let process = format!("/proc/{}", service.pid("redis"));
+    // The watcher must have seen it once.
+    sleep(Duration::from_millis(1500));
+    std::fs::remove_dir_all(folder.path().join("data")).expect("removed");
+    eventually("the service has ended", || !std::path::Path::new(&process).exists());
+}
+
+#[test]
 fn a_name_it_does_not_know_is_refused() {
     let output =
         Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/dev/services/run")).args(["up", "rdeis"]).output();
