@@ -116,7 +116,7 @@ bring_up() {
     if all_run && ready; then say "$name runs already"; return 0; fi
     # Before all else: this call may be killed at any moment, and what it has started must not stay.
     if [ -n "${OBTRACE_SERVICES_OWNER:-}" ] && [ ! -e "$dir/holders/keep" ]; then spawn watch "$here/run" watch "$name"; fi
-    local until=$((SECONDS + ${OBTRACE_SERVICES_DEADLINE:-90})) launches=0 began=$SECONDS
+    local until=$((SECONDS + ${OBTRACE_SERVICES_DEADLINE:-180})) launches=0 began=$SECONDS
     until all_run && ready; do
         if ! all_run; then
             launches=$((launches + 1))
@@ -141,7 +141,8 @@ give_up() {
     die "$name does not run"
 }
 
-bring_down() { locked; rm -rf "$dir/holders"; stop_all; }
+# Who holds it holds its folder, and may start it again.
+bring_down() { locked; rm -f "$dir/holders/keep"; stop_all; }
 
 stop_all() {
     local part pid until signal
