@@ -4,13 +4,14 @@
 mod support;
 
 mod clients;
-mod crash;
 #[cfg(feature = "chaos")]
 mod crashes;
 mod examples;
 mod exits;
 #[cfg(feature = "chaos")]
 mod faults;
+#[cfg(feature = "chaos")]
+mod field;
 mod ingest;
 #[cfg(feature = "chaos")]
 mod letters;
@@ -23,4 +24,6 @@ mod roles;
 mod sessions;
 #[cfg(feature = "chaos")]
 mod soak;
+#[cfg(feature = "chaos")]
+mod table;
 mod tenant;
