@@ -4,6 +4,7 @@
 mod support;
 
 mod clients;
+mod cluster;
 mod crash;
 #[cfg(feature = "chaos")]
 mod crashes;
