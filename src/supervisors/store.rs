@@ -3,7 +3,7 @@
 
 use crate::actors::store::blobs::BlobAdapter;
 use crate::actors::store::cache::CacheAdapter;
-use crate::actors::store::engine::{Schema, StoreKeeper};
+use crate::actors::store::engine::{Former, Schema, StoreKeeper};
 use crate::actors::store::janitor::{Janitor, JanitorDeps};
 use crate::actors::store::state::StateAdapter;
 use crate::actors::store::writer::TelemetryWriter;
@@ -99,14 +99,15 @@ impl std::fmt::Debug for Stores {
 }
 
 fn keeper(parts: &Parts) -> ChildSpec {
-    let (policy, parts) = (parts.policy("store.engine"), parts.clone());
+    let (policy, parts, former) = (parts.policy("store.engine"), parts.clone(), Former::default());
     ChildSpec::worker("engine", policy, move |_| {
         let config = parts.config();
         let (settings, engine) = (telemetry_settings(&config), engine_spec(&config));
         let breaker = parts.policy("store.engine").breaker;
         let migrates = config.migrate_on_start.unwrap_or(engine.is_some());
         let schema = Schema { layout: layout(&config), migrates };
-        StoreKeeper::new(parts.telemetry.clone(), settings, engine, schema, parts.live.clone(), breaker)
+        let (client, live) = (parts.telemetry.clone(), parts.live.clone());
+        StoreKeeper::new(client, settings, engine, schema, live, breaker, former.clone())
     })
     .build()
 }

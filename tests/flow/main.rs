@@ -12,6 +12,8 @@ mod examples;
 mod exits;
 #[cfg(feature = "chaos")]
 mod faults;
+#[cfg(feature = "chaos")]
+mod field;
 mod ingest;
 #[cfg(feature = "chaos")]
 mod letters;
@@ -24,4 +26,6 @@ mod roles;
 mod sessions;
 #[cfg(feature = "chaos")]
 mod soak;
+#[cfg(feature = "chaos")]
+mod table;
 mod tenant;

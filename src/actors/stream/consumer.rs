@@ -371,12 +371,13 @@ impl Turn {
         }
     }
 
-    /// How many records are in the partition behind the committed offset.
+    /// Where the committed offset is, and how many records are in the partition behind it.
     fn show_lag(&self, committed: u64) {
         let bounds = self.deps.log.bounds(self.deps.topic, self.deps.partition);
         // A log that cannot say is found out by reading from it.
         if let Ok((_, end)) = bounds {
             self.probe.gauge("lag", end.saturating_sub(committed) as f64);
+            self.probe.gauge("committed", committed as f64);
         }
     }
 
@@ -390,11 +391,16 @@ impl Turn {
     async fn commit(&self, claim: Claim, offset: u64, metadata: String) -> Result<(), Stop> {
         let deps = &self.deps;
         if !self.probe.generation().is_current() {
+            self.probe.fenced();
             return Err(Stop::Fenced);
         }
         let position = Committed { offset, metadata };
         let _wait = self.probe.wait();
-        Ok(deps.log.commit(deps.group, deps.topic, deps.partition, claim, position).await?)
+        let committed = deps.log.commit(deps.group, deps.topic, deps.partition, claim, position).await;
+        if matches!(committed, Err(LogError::Fenced)) {
+            self.probe.fenced();
+        }
+        Ok(committed?)
     }
 
     /// Waits until an operator resumes it. True when a drain request came first.

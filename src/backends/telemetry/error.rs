@@ -72,7 +72,7 @@ fn class_of(code: i32) -> FailureClass {
     match code {
         // The rows or the statement: the same input fails again.
         6 | 20 | 26 | 27 | 33 | 38 | 41 | 43 | 44 | 53 | 62 | 69 | 70 | 72 | 117 | 122 | 128 | 130 | 131
-        | 190 | 349 | 376 | 407 => FailureClass::Poison,
+        | 190 | 349 | 376 | 407 | 469 => FailureClass::Poison,
         // Schema, settings, rights: an operator's to mend.
         16 | 36 | 46 | 47 | 48 | 57 | 60 | 81 | 115 | 164 | 192..=195 | 452 | 497 | 516 => {
             FailureClass::Config
