@@ -15,6 +15,7 @@ mod faults;
 #[cfg(feature = "chaos")]
 mod field;
 mod ingest;
+mod kafka;
 #[cfg(feature = "chaos")]
 mod letters;
 mod migrate;
@@ -23,6 +24,8 @@ mod operate;
 mod poison;
 mod reload;
 mod roles;
+#[path = "../support/services.rs"]
+mod services;
 mod sessions;
 #[cfg(feature = "chaos")]
 mod soak;
