@@ -10,7 +10,7 @@ use crate::config::{Config, ConfigError, Provenance};
 use super::kernel::policy as kernel;
 
 /// Every path of the tree that has a policy, in start order.
-pub const PATHS: [&str; 29] = [
+pub const PATHS: [&str; 30] = [
     "",
     "store",
     "store.engine",

@@ -5,7 +5,6 @@ mod support;
 
 mod clients;
 mod cluster;
-mod crash;
 #[cfg(feature = "chaos")]
 mod crashes;
 mod examples;
@@ -24,8 +23,6 @@ mod operate;
 mod poison;
 mod reload;
 mod roles;
-#[path = "../support/services.rs"]
-mod services;
 mod sessions;
 #[cfg(feature = "chaos")]
 mod soak;

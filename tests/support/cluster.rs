@@ -118,8 +118,6 @@ fn addresses(
         format!("telemetry.url={}", store.url()),
         "stream.backend=kafka".into(),
         format!("stream.kafka.brokers={}", kafka.line("OBTRACE_TEST_KAFKA")),
-        // `obtrace migrate` makes them.
-        "stream.kafka.create_topics=false".into(),
         "store.state.backend=postgres".into(),
         "store.state.tls=off".into(),
         "store.cache.backend=redis".into(),

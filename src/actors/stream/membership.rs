@@ -91,7 +91,7 @@ impl MembershipDeps {
             .iter()
             .filter_map(|((topic, partition), number)| {
                 let spec = (self.make)(topic, *partition)?;
-                Some((spec.name.clone(), (*number, spec)))
+                Some((spec.name.to_string(), (*number, spec)))
             })
             .collect();
         wanted.retain(|name, number| {
