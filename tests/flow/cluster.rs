@@ -9,13 +9,14 @@ use nix::unistd::Pid;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+use crate::clients;
 use crate::support::Obtrace;
 use crate::support::cluster::{Cluster, Plan};
 
 /// Two edges, three workers and a gateway. Short sessions, so that a worker that is gone is noticed soon.
 const SIX: Plan<'static> = Plan { edges: 2, workers: 3, set: &["stream.kafka.session_timeout=6s"] };
 /// Records a second at each edge.
-const RATE: u32 = 500;
+const RATE: u32 = 300;
 /// Time after a fault until every process is ready again.
 const WHOLE_WITHIN: Duration = Duration::from_secs(90);
 
@@ -98,7 +99,11 @@ fn suffer(cluster: &mut Cluster, fault: Fault, chosen: usize) {
         Fault::RebalanceStorm => {
             for round in 0..4 {
                 let worker = &mut cluster.workers[worker];
-                if round % 2 == 0 { stop_and_start(worker) } else { kill_and_start(worker) }
+                if round % 2 == 0 {
+                    stop_and_start(worker)
+                } else {
+                    kill_and_start(worker)
+                }
                 sleep(Duration::from_secs(2));
             }
         }
@@ -149,8 +154,9 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn a_rolling_restart_under_load_costs_nothing() {
+fn six_processes_take_in_what_sdks_send_and_restart_one_by_one_under_load() {
     let mut cluster = Cluster::start(&SIX);
+    clients::meet(&cluster.edges[0], &cluster.gateway);
     let rounds = number("OBTRACE_CHAOS_ROUNDS").unwrap_or(1);
     let loads = cluster.load(RATE, rounds * 25);
     for round in 0..rounds {

@@ -37,7 +37,6 @@ pub struct Cluster {
     pub redis: Private,
     pub s3: Private,
     dir: TempDir,
-
 }
 
 impl Cluster {
@@ -106,13 +105,7 @@ impl Cluster {
 }
 
 /// The settings by which a process finds what is shared.
-fn addresses(
-    store: &Store,
-    kafka: &Private,
-    database: &Database,
-    redis: &Private,
-    s3: &Private,
-) -> Options {
+fn addresses(store: &Store, kafka: &Private, database: &Database, redis: &Private, s3: &Private) -> Options {
     let bucket = s3.s3();
     let set = [
         format!("telemetry.url={}", store.url()),
