@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 pub mod bucket;
+pub mod cluster;
 pub mod pg;
 pub mod proxy;
 pub mod services;
