@@ -55,7 +55,7 @@ fn state_of(obtrace: &Obtrace, path: &str) -> String {
 
 fn options(set: &[&str], env: &[(&str, &str)], config: Vec<String>) -> Options {
     let env = env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    Options { set: set.iter().map(|set| (*set).to_owned()).collect(), config, env }
+    Options { set: set.iter().map(|set| (*set).to_owned()).collect(), config, env, ..Options::default() }
 }
 
 #[test]
