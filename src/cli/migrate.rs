@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{ServeArgs, load_config};
+use crate::backends::telemetry::access;
 use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::backends::telemetry::engine::{EngineChild, USER};
 use crate::backends::telemetry::migrate::{self, Plan, Step};
@@ -77,7 +78,8 @@ pub(super) async fn run(args: MigrateArgs) -> ExitCode {
 
 /// The telemetry store: whether something was to be done.
 async fn telemetry(config: &Config, args: &MigrateArgs) -> Result<bool, Refused> {
-    let (mut settings, layout) = (store::telemetry_settings(config), store::layout(config));
+    let (settings, layout) = (store::telemetry_settings(config), store::layout(config));
+    let mut settings = TelemetrySettings { reader: None, ..settings };
     let engine = store::engine_spec(config);
     let folder = config.data_dir.join("engine");
     let place = match &settings.url {
@@ -104,10 +106,17 @@ async fn telemetry(config: &Config, args: &MigrateArgs) -> Result<bool, Refused>
     }
     let client = TelemetryClient::new(settings).map_err(|error| Refused::of(&error))?;
     let done = async {
-        let plan = migrate::plan(&client, &layout).await?;
+        let mut plan = migrate::plan(&client, &layout).await?;
+        let wanted = store::server_access(config);
+        if let Some(wanted) = &wanted {
+            plan.steps.extend(access::plan(&client, &layout, wanted).await?);
+        }
         print!("{}", report("telemetry", &place, &plan, args));
         if !args.plan && !plan.steps.is_empty() {
             migrate::run(&client, &layout).await?;
+            if let Some(wanted) = &wanted {
+                access::run(&client, &layout, wanted).await?;
+            }
         }
         Ok(!plan.steps.is_empty())
     }
@@ -118,6 +127,15 @@ async fn telemetry(config: &Config, args: &MigrateArgs) -> Result<bool, Refused>
     done.map_err(|error: migrate::MigrateError| Refused::of(&error))
 }
 
+/// A statement without the hash of a password in it.
+fn masked(sql: &str) -> String {
+    let Some((before, rest)) = sql.split_once("IDENTIFIED WITH sha256_hash BY '") else {
+        return sql.to_owned();
+    };
+    let after = rest.split_once('\'').map_or("", |(_, after)| after);
+    format!("{before}IDENTIFIED WITH sha256_hash BY '***'{after}")
+}
+
 /// What is there of a schema, and what is, or would be, done.
 fn report(store: &str, place: &str, plan: &Plan, args: &MigrateArgs) -> String {
     let Plan { version, latest, steps } = plan;
@@ -125,7 +143,7 @@ fn report(store: &str, place: &str, plan: &Plan, args: &MigrateArgs) -> String {
     for Step { name, statements } in steps {
         let does = if args.plan { "to do" } else { "doing" };
         writeln!(text, "  {does}  {name}, {} statements", statements.len()).ok();
-        for statement in statements.iter().filter(|_| args.plan || args.sql) {
+        for statement in statements.iter().filter(|_| args.plan || args.sql).map(|sql| masked(sql)) {
             let shown = match args.sql {
                 true => format!("{statement};").replace('\n', "\n         "),
                 false => statement.lines().next().unwrap_or_default().to_owned(),
@@ -163,6 +181,10 @@ mod tests {
         assert!(
             report("telemetry", "here", &plan, &args(&["--sql"]))
                 .ends_with("ALTER TABLE a\n           ADD COLUMN b Int8;\n")
+        );
+        assert_eq!(
+            masked("CREATE USER a IDENTIFIED WITH sha256_hash BY 'abc' HOST ANY"),
+            "CREATE USER a IDENTIFIED WITH sha256_hash BY '***' HOST ANY"
         );
         let done = Plan { version: 2, latest: 2, steps: Vec::new() };
         assert_eq!(report("t", "here", &done, &args(&[])), "t          here: version 2 of 2\n");

@@ -6,9 +6,11 @@ mod engine;
 mod event_log;
 mod event_log_embedded;
 mod query;
+mod reach;
 mod schema;
 #[path = "../support/services.rs"]
 mod services;
 mod services_script;
 mod state;
 mod telemetry;
+mod wall;
