@@ -11,7 +11,6 @@ use arc_swap::ArcSwap;
 use clap::Parser;
 use futures_util::future::BoxFuture;
 use obtrace::backends::blobs::folder::FolderBlobs;
-use obtrace::backends::cache::memory::MemoryCache;
 use obtrace::backends::event_log::{
     Appended, Claim, Committed, EventLog, LogError, Offset, Record, StoredRecord,
 };
@@ -34,7 +33,7 @@ use obtrace::supervisors::kernel::lane::Lane;
 use obtrace::supervisors::kernel::pools::Pools;
 use obtrace::supervisors::kernel::spec::ChildSpec;
 use obtrace::supervisors::kernel::tree::Tree;
-use obtrace::supervisors::{Parts, ingest, policies, store, stream};
+use obtrace::supervisors::{Parts, backends, ingest, policies, store, stream};
 use obtrace::telemetry::metrics::Metrics;
 use obtrace::wire::envelope::record_count;
 use tokio::signal::unix::{SignalKind, signal};
@@ -224,6 +223,7 @@ fn parts(
     // Nothing here calls the stores: they open at their first call.
     let nowhere = std::env::temp_dir().join("obtrace-edge-sink");
     let reloads = Lane::new("serve.reloader", policies::resolve(&config, "serve.reloader").lane);
+    let shared = backends::shared(&config, &io)?;
     let live = LiveConfig::from(config);
     Ok(Parts {
         reloads,
@@ -233,7 +233,8 @@ fn parts(
         telemetry: Arc::new(client),
         state: Arc::new(SqliteState::new(&nowhere.join("state.db")).map_err(|error| error.to_string())?),
         blobs: Arc::new(FolderBlobs::new(&nowhere)),
-        cache: Arc::new(MemoryCache::new(1 << 20)),
+        shared,
+        node: "edge-sink".into(),
         plans: Arc::new(ConfiguredPlans(live)),
         meter: Meter::default(),
         key_log: KeyLog::default(),

@@ -5,21 +5,27 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::{ServeArgs, load_config};
+use crate::backends::event_log::kafka::topics::{ensure_topics, plan_topics};
+use crate::backends::state::migrate as state_schema;
 use crate::backends::telemetry::access;
 use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::backends::telemetry::engine::{EngineChild, USER};
 use crate::backends::telemetry::migrate::{self, Plan, Step};
 use crate::boot;
 use crate::config::Config;
+use crate::config::kafka::LogBackend;
 use crate::domain::failure::{Classified, FailureClass};
-use crate::supervisors::store;
+use crate::supervisors::{backends, log, store};
 
 /// Something is left to do.
 const EXIT_PENDING: u8 = 1;
+/// Longest wait for the brokers.
+const TOPICS_WITHIN: Duration = Duration::from_secs(30);
 /// A store does not answer.
 const EXIT_UNAVAILABLE: u8 = 69;
 
@@ -60,20 +66,65 @@ pub(super) async fn run(args: MigrateArgs) -> ExitCode {
             return ExitCode::from(boot::EXIT_CONFIG);
         }
     };
-    let code = match telemetry(&config, &args).await {
-        Ok(pending) if pending && args.plan => EXIT_PENDING,
-        Ok(_) => boot::EXIT_OK,
-        Err(refused) => {
-            eprintln!("obtrace: {}", refused.why);
-            refused.code
-        }
-    };
+    // What takes data in waits for its log, what stores it for its tables: the log last, so that nothing comes before.
+    let found = [state(&config, &args).await, telemetry(&config, &args).await, topics(&config, &args).await];
+    let mut code = boot::EXIT_OK;
+    for found in found {
+        code = code.max(match found {
+            Ok(pending) if pending && args.plan => EXIT_PENDING,
+            Ok(_) => boot::EXIT_OK,
+            Err(refused) => {
+                eprintln!("obtrace: {}", refused.why);
+                refused.code
+            }
+        });
+    }
     match code {
         EXIT_PENDING => println!("run `obtrace migrate` without --plan to do this"),
         boot::EXIT_OK => println!("nothing is left to do"),
         _ => {}
     }
     ExitCode::from(code)
+}
+
+/// The state store: whether something was to be done.
+async fn state(config: &Config, args: &MigrateArgs) -> Result<bool, Refused> {
+    let place = backends::state_place(config).map_err(|why| Refused { why, code: boot::EXIT_CONFIG })?;
+    let before =
+        if args.plan { state_schema::plan(&place).await } else { state_schema::migrate(&place).await };
+    let before = before.map_err(|fault| Refused::of(&fault))?;
+    let due: Vec<String> = before.pending().map(|step| format!("V{} {}", step.version, step.name)).collect();
+    print!("{}", short_report("state", &before.store, before.steps.len(), &due, args.plan));
+    Ok(!due.is_empty())
+}
+
+/// The topics, where the log is at brokers: whether something was to be done.
+async fn topics(config: &Config, args: &MigrateArgs) -> Result<bool, Refused> {
+    if config.stream.backend != LogBackend::Kafka {
+        return Ok(false);
+    }
+    let settings = log::kafka_settings(config);
+    let before = match args.plan {
+        true => plan_topics(&settings, TOPICS_WITHIN).await,
+        false => ensure_topics(&settings, TOPICS_WITHIN).await,
+    };
+    let before = before.map_err(|error| Refused::of(&error))?;
+    let due: Vec<String> = before.missing().map(ToString::to_string).collect();
+    let place = settings.connection.brokers.join(", ");
+    print!("{}", short_report("topics", &place, settings.topics.len(), &due, args.plan));
+    for step in before.differences() {
+        println!("  note   {step}");
+    }
+    Ok(!due.is_empty())
+}
+
+/// What is there and what is, or would be, done, one line a step.
+fn short_report(store: &str, place: &str, all: usize, due: &[String], plan: bool) -> String {
+    let mut text = format!("{store:<10} {place}: {} of {all} in place\n", all.saturating_sub(due.len()));
+    for step in due {
+        writeln!(text, "  {}   {step}", if plan { "to do" } else { "done " }).ok();
+    }
+    text
 }
 
 /// The telemetry store: whether something was to be done.
@@ -167,6 +218,16 @@ mod tests {
 
     fn args(typed: &[&str]) -> MigrateArgs {
         Typed::parse_from(std::iter::once("migrate").chain(typed.iter().copied())).args
+    }
+
+    #[test]
+    fn steps_are_listed_as_to_do_or_done() {
+        let due = ["V2 deploys".to_owned()];
+        assert_eq!(
+            short_report("state", "here", 2, &due, true),
+            "state      here: 1 of 2 in place\n  to do   V2 deploys\n"
+        );
+        assert!(short_report("state", "here", 2, &due, false).ends_with("  done    V2 deploys\n"));
     }
 
     #[test]

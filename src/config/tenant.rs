@@ -45,6 +45,9 @@ config_struct! {
         stale_after: Duration = Duration::from_secs(300),
         /// Longest that a request waits for the cache.
         deadline: Duration = Duration::from_millis(5),
+        /// How long an edge keeps permits of a tenant's requests a second that it took from the cache. With the cache away
+        /// each edge lets at most as many through, over the rate.
+        lease: Duration = Duration::from_millis(250),
     }
 }
 
@@ -264,9 +267,13 @@ impl Validate for GateConfig {
             ("flush_every", self.flush_every),
             ("stale_after", self.stale_after),
             ("deadline", self.deadline),
+            ("lease", self.lease),
         ];
         for (key, _) in all.iter().filter(|(_, value)| value.is_zero()) {
             at.refuse(&[key], "must be more than 0");
+        }
+        if self.lease > Duration::from_secs(1) {
+            at.refuse(&["lease"], "must be at most 1s, which is the burst of a rate");
         }
         if self.stale_after <= self.every {
             at.refuse(&["stale_after", "every"], "does not fit: stale_after must be above every");

@@ -1,6 +1,5 @@
 //! The billing gate: plan and usage of a tenant in, whether it may send more out.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -172,34 +171,6 @@ impl GateAnswer {
     }
 }
 
-/// A rate limit with a second's worth of burst, as one number: when the next request would be due.
-#[derive(Debug, Default)]
-pub struct Pace {
-    due_ns: AtomicU64,
-}
-
-impl Pace {
-    /// Takes a request at `per_second`; else says how long until there is room. 0 is no limit.
-    ///
-    /// # Errors
-    /// The wait.
-    pub fn take(&self, per_second: u32, now_ns: u64) -> Result<(), Duration> {
-        const SECOND: u64 = 1_000_000_000;
-        if per_second == 0 {
-            return Ok(());
-        }
-        let step = SECOND / u64::from(per_second);
-        let take = |due: u64| {
-            let due = due.max(now_ns);
-            (due - now_ns + step <= SECOND).then(|| due + step)
-        };
-        match self.due_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
-            Ok(_) => Ok(()),
-            Err(due) => Err(Duration::from_nanos(due.saturating_sub(now_ns) + step - SECOND)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -232,16 +203,5 @@ mod tests {
         let gate = GateSnapshot { limits: Limits::default(), ..snapshot() };
         let much = Usage { spans: u64::MAX, logs: u64::MAX, points: u64::MAX, bytes: u64::MAX };
         assert!(Signal::ALL.iter().all(|signal| gate.admits(*signal, much, 0).is_ok()));
-    }
-
-    #[test]
-    fn a_pace_lets_a_seconds_worth_through_at_once_and_then_the_rate() {
-        let (pace, now) = (Pace::default(), 5_000_000_000);
-        assert!((0..10).all(|_| pace.take(10, now).is_ok()));
-        let wait = pace.take(10, now).unwrap_err();
-        assert_eq!(wait, Duration::from_millis(100));
-        assert!(pace.take(10, now + 100_000_000).is_ok());
-        assert!(pace.take(10, now + 100_000_000).is_err());
-        assert!((0..1000).all(|_| pace.take(0, now).is_ok()), "0 is no limit");
     }
 }

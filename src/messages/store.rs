@@ -1,6 +1,7 @@
 //! Messages to the store stage: rows to insert, and the calls of the state, blob and cache ports.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
@@ -8,8 +9,11 @@ use bytes::Bytes;
 
 use crate::backends::blobs::BlobKey;
 use crate::backends::fault::PortFault;
+use crate::backends::leases::LeaseAsk;
 use crate::backends::state::KeyUse;
 use crate::backends::telemetry::client::TelemetryError;
+use crate::domain::deploy::{Deploy, DeployQuery};
+use crate::domain::rate::Grant;
 use crate::domain::usage::{Day, UsageRow};
 use crate::supervisors::kernel::lane::Cargo;
 use crate::supervisors::kernel::port::{PortError, Reply};
@@ -53,7 +57,7 @@ impl std::fmt::Debug for StoreRows {
     }
 }
 
-/// tenant → state adapter · at least once · ≤ some thousand rows · idempotent: every write is a total or a time.
+/// tenant, serve → state adapter · at least once · ≤ some thousand rows · idempotent: every write is a total or a time.
 ///
 /// One call of the state port.
 pub enum StateCall {
@@ -67,6 +71,12 @@ pub enum StateCall {
     TouchKeys(Vec<KeyUse>, StateReply<()>),
     /// [`StateStore::key_uses`](crate::backends::state::StateStore::key_uses).
     ReadKeyUses(StateReply<Vec<KeyUse>>),
+    /// [`StateStore::put_deploy`](crate::backends::state::StateStore::put_deploy).
+    PutDeploy(Arc<str>, Deploy, StateReply<()>),
+    /// [`StateStore::deploys`](crate::backends::state::StateStore::deploys).
+    ReadDeploys(Arc<str>, DeployQuery, StateReply<Vec<Deploy>>),
+    /// [`StateStore::forget_deploys_before`](crate::backends::state::StateStore::forget_deploys_before).
+    ForgetDeploys(u64, StateReply<u64>),
 }
 
 /// The answer to a [`StateCall`].
@@ -77,7 +87,12 @@ impl Cargo for StateCall {
         match self {
             Self::PutUsage(rows, _) => rows.len() * 128,
             Self::TouchKeys(uses, _) => uses.len() * 64,
-            Self::ReadUsage(..) | Self::ForgetUsage(..) | Self::ReadKeyUses(_) => 64,
+            Self::PutDeploy(..) => 1024,
+            Self::ReadUsage(..)
+            | Self::ForgetUsage(..)
+            | Self::ReadKeyUses(_)
+            | Self::ReadDeploys(..)
+            | Self::ForgetDeploys(..) => 64,
         }
     }
 
@@ -119,6 +134,8 @@ pub enum CacheCall {
     Get(String, Reply<Result<Option<Bytes>, PortFault>>),
     /// [`Cache::put`](crate::backends::cache::Cache::put).
     Put(String, Bytes, Duration, Reply<Result<(), PortFault>>),
+    /// [`Leases::lease`](crate::backends::leases::Leases::lease). Not idempotent: a grant that is lost is spent.
+    Lease(LeaseAsk, Reply<Result<Grant, PortFault>>),
 }
 
 impl Cargo for CacheCall {
@@ -126,6 +143,7 @@ impl Cargo for CacheCall {
         match self {
             Self::Get(key, _) => key.len(),
             Self::Put(key, value, ..) => key.len() + value.len(),
+            Self::Lease(ask, _) => ask.tenant.len() + ask.node.len(),
         }
     }
 

@@ -10,7 +10,6 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
 use crate::backends::blobs::BlobStore;
-use crate::backends::cache::Cache;
 use crate::backends::event_log::EventLog;
 use crate::backends::plans::PlanSource;
 use crate::backends::state::StateStore;
@@ -22,6 +21,7 @@ use crate::domain::auth::{KeyLog, KeyTable};
 use crate::domain::usage::Meter;
 use crate::messages::serve::ReloadConfig;
 use crate::telemetry::metrics::Metrics;
+use backends::Shared;
 use kernel::lane::Lane;
 use kernel::policy::Policy;
 use kernel::spec::ChildSpec;
@@ -29,8 +29,10 @@ use kernel::tree::TreeView;
 use tuning::reload::Origin;
 
 pub mod access;
+pub mod backends;
 pub mod ingest;
 pub mod kernel;
+pub mod log;
 pub mod policies;
 pub mod process;
 pub mod roles;
@@ -56,8 +58,10 @@ pub struct Parts {
     pub state: Arc<dyn StateStore>,
     /// The blob store.
     pub blobs: Arc<dyn BlobStore>,
-    /// The cache.
-    pub cache: Arc<dyn Cache>,
+    /// Cache, rates and locks.
+    pub shared: Shared,
+    /// Id of this process among those that share a state store or a cache.
+    pub node: Arc<str>,
     /// Which tenant has which plan.
     pub plans: Arc<dyn PlanSource>,
     /// What tenants used of this process.

@@ -3,7 +3,8 @@
 
 use crate::actors::store::blobs::BlobAdapter;
 use crate::actors::store::cache::CacheAdapter;
-use crate::actors::store::engine::{Schema, StoreKeeper};
+use crate::actors::store::engine::{Former, Schema, StoreKeeper};
+use crate::actors::store::janitor::{Janitor, JanitorDeps};
 use crate::actors::store::state::StateAdapter;
 use crate::actors::store::writer::TelemetryWriter;
 use crate::backends::telemetry::access::Access;
@@ -47,7 +48,7 @@ pub fn subtree(parts: &Parts) -> (ChildSpec, Stores) {
     let (state_spec, state) = state(parts);
     let (blobs_spec, blobs) = blobs(parts);
     let (cache_spec, cache) = cache(parts);
-    let children = vec![keeper(parts), writer, state_spec, blobs_spec, cache_spec];
+    let children = vec![keeper(parts), writer, state_spec, blobs_spec, cache_spec, janitor(parts)];
     let ports = Stores { rows, state, blobs, cache };
     (ChildSpec::supervisor("store", parts.policy("store"), children), ports)
 }
@@ -75,10 +76,21 @@ fn blobs(parts: &Parts) -> (ChildSpec, Port<BlobCall>) {
 fn cache(parts: &Parts) -> (ChildSpec, Port<CacheCall>) {
     let policy = parts.policy("store.cache");
     let lane = Lane::new("store.cache", policy.lane);
-    let (cache, timeout) = (parts.cache.clone(), parts.config().store.cache.timeout);
+    let (shared, timeout) = (parts.shared.clone(), parts.config().store.cache.timeout);
     let breaker = policy.breaker;
-    let make = move |probe: &_| CacheAdapter::new(cache.clone(), timeout, breaker, probe);
+    let make = move |probe: &_| {
+        CacheAdapter::new(shared.cache.clone(), shared.leases.clone(), timeout, breaker, probe)
+    };
     (ChildSpec::worker("cache", policy, make).reads(&lane).build(), lane.port())
+}
+
+fn janitor(parts: &Parts) -> ChildSpec {
+    let deps = JanitorDeps {
+        blobs: parts.blobs.clone(),
+        locks: parts.shared.locks.clone(),
+        config: parts.live.clone(),
+    };
+    ChildSpec::worker("janitor", parts.policy("store.janitor"), move |_| Janitor::new(deps.clone())).build()
 }
 
 impl std::fmt::Debug for Stores {
@@ -88,14 +100,15 @@ impl std::fmt::Debug for Stores {
 }
 
 fn keeper(parts: &Parts) -> ChildSpec {
-    let (policy, parts) = (parts.policy("store.engine"), parts.clone());
+    let (policy, parts, former) = (parts.policy("store.engine"), parts.clone(), Former::default());
     ChildSpec::worker("engine", policy, move |_| {
         let config = parts.config();
         let (settings, engine) = (telemetry_settings(&config), engine_spec(&config));
         let breaker = parts.policy("store.engine").breaker;
         let migrates = config.migrate_on_start.unwrap_or(engine.is_some());
         let schema = Schema { layout: layout(&config), access: server_access(&config), migrates };
-        StoreKeeper::new(parts.telemetry.clone(), settings, engine, schema, parts.live.clone(), breaker)
+        let (client, live) = (parts.telemetry.clone(), parts.live.clone());
+        StoreKeeper::new(client, settings, engine, schema, live, breaker, former.clone())
     })
     .build()
 }

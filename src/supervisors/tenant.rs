@@ -16,7 +16,7 @@ pub fn subtree(parts: &Parts, stores: &Stores) -> (ChildSpec, Arc<dyn TenantGate
     let projector = ProjectorDeps {
         plans: parts.plans.clone(),
         meter: parts.meter.clone(),
-        source: uuid::Uuid::now_v7().to_string().into(),
+        source: parts.node.clone(),
         state: stores.state.clone(),
         cache: stores.cache.clone(),
         config: parts.live.clone(),
@@ -32,6 +32,7 @@ pub fn subtree(parts: &Parts, stores: &Stores) -> (ChildSpec, Arc<dyn TenantGate
         cache: stores.cache.clone(),
         meter: parts.meter.clone(),
         metrics: parts.metrics.clone(),
+        node: parts.node.clone(),
         config: parts.live.clone(),
     });
     let children = vec![

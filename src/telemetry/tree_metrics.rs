@@ -61,6 +61,7 @@ struct Sum<'t> {
     states: BTreeMap<&'static str, u64>,
     generation: u64,
     handled: u64,
+    fenced: u64,
     /// Busy ratios, each with how many have it on average.
     busy: Vec<(f64, f64)>,
     polls: (f64, [u64; POLL_BUCKETS_S.len() + 1]),
@@ -108,6 +109,7 @@ impl<'t> Sum<'t> {
         *self.states.entry(node.state.as_str()).or_default() += 1;
         self.generation = self.generation.max(node.generation);
         self.handled += node.handled;
+        self.fenced += node.fenced;
         self.busy.extend(node.busy_ratio.map(|ratio| (ratio, 1.0)));
         self.worker |= node.kind == "worker";
         self.polls.0 += node.polls.busy.as_secs_f64();
@@ -167,6 +169,7 @@ fn write(sums: &BTreeMap<String, Sum<'_>>) -> Vec<Family> {
     let mut generation =
         family("child_generation", Gauge, "Number of the incarnation, the highest under this path");
     let mut handled = family("child_handled", Counter, "Messages handled");
+    let mut fenced = family("child_fenced", Counter, "Writes from which replaced incarnations were kept");
     let mut busy =
         family("busy_ratio", Gauge, "Share of the last ten seconds spent at work, the mean under this path");
     let mut polls = family("poll_seconds", Histogram, "Time of one turn of a worker on its thread");
@@ -182,6 +185,7 @@ fn write(sums: &BTreeMap<String, Sum<'_>>) -> Vec<Family> {
         generation.add(&[("path", path)], sum.generation as f64);
         if sum.worker {
             handled.add(&[("path", path)], sum.handled as f64);
+            fenced.add(&[("path", path)], sum.fenced as f64);
             polls.observe(&[("path", path)], &POLL_BUCKETS_S, &sum.polls.1, sum.polls.0);
         }
         if !sum.busy.is_empty() {
@@ -197,7 +201,7 @@ fn write(sums: &BTreeMap<String, Sum<'_>>) -> Vec<Family> {
             breaker.add(&[("path", path), ("state", name)], f64::from(u8::from(holds)));
         }
     }
-    let mut families = vec![state, generation, handled, busy, polls, gauge, breaker];
+    let mut families = vec![state, generation, handled, fenced, busy, polls, gauge, breaker];
     families.extend(lanes(sums));
     families
 }
@@ -210,9 +214,12 @@ fn lanes<'s>(sums: &'s BTreeMap<String, Sum<'_>>) -> Vec<Family> {
     };
     let lanes: BTreeMap<&str, &LaneStats> = sums.iter().flat_map(named).collect();
     type Reading = fn(&LaneStats) -> f64;
-    let kinds: [(&str, Kind, &str, Reading); 11] = [
+    let kinds: [(&str, Kind, &str, Reading); 12] = [
         ("lane_messages", Kind::Gauge, "Messages resident in the lane", |l| (l.queued + l.leased) as f64),
         ("lane_bytes", Kind::Gauge, "Bytes resident in the lane", |l| l.bytes as f64),
+        ("lane_peak_bytes", Kind::Gauge, "Most bytes resident so far under the present bounds", |l| {
+            l.peak_bytes as f64
+        }),
         ("lane_capacity", Kind::Gauge, "Most messages of the lane", |l| l.capacity as f64),
         ("lane_capacity_bytes", Kind::Gauge, "Most bytes of the lane", |l| l.capacity_bytes as f64),
         ("lane_sent", Kind::Counter, "Messages that the lane accepted", |l| l.sent as f64),

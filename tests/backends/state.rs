@@ -1,13 +1,18 @@
-//! The contract of the state port, as functions over any implementation, and its run against SQLite.
+//! The contract of the state port, as functions over any implementation, and its run against SQLite and Postgres.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use obtrace::backends::state::postgres::PgState;
 use obtrace::backends::state::sqlite::SqliteState;
 use obtrace::backends::state::{KeyUse, StateStore};
+use obtrace::domain::deploy::{Deploy, DeployQuery};
 use obtrace::domain::failure::FailureClass;
 use obtrace::domain::usage::{Day, Usage, UsageRow};
+
+use crate::pg::Database;
+use crate::services;
 
 /// A store under test, empty.
 pub type State = Arc<dyn StateStore>;
@@ -75,19 +80,79 @@ pub async fn the_check_leaves_nothing_behind(state: State) {
     assert!(state.key_uses().await.unwrap().is_empty() && state.usage(Day(0)).await.unwrap().is_empty());
 }
 
+fn deploy(service: &str, version: &str, at_ms: u64) -> Deploy {
+    Deploy { service: service.into(), version: version.into(), at_ms, who: "ci".into() }
+}
+
+fn all() -> DeployQuery {
+    DeployQuery { service: None, from_ms: 0, until_ms: u64::MAX, most: 100 }
+}
+
+pub async fn deploys_are_kept_by_tenant_and_read_newest_first(state: State) {
+    for marker in [deploy("cart", "1", 10), deploy("cart", "2", 30), deploy("pay", "1", 20)] {
+        state.put_deploy("a", marker).await.unwrap();
+    }
+    state.put_deploy("b", deploy("cart", "9", 40)).await.unwrap();
+    let newest = [deploy("cart", "2", 30), deploy("pay", "1", 20), deploy("cart", "1", 10)];
+    assert_eq!(state.deploys("a", all()).await.unwrap(), newest);
+    assert_eq!(state.deploys("b", all()).await.unwrap(), [deploy("cart", "9", 40)], "tenants do not meet");
+    assert!(state.deploys("c", all()).await.unwrap().is_empty());
+    let of_cart = DeployQuery { service: Some("cart".into()), ..all() };
+    assert_eq!(state.deploys("a", of_cart).await.unwrap().len(), 2);
+    let between = DeployQuery { from_ms: 10, until_ms: 30, most: 1, ..all() };
+    assert_eq!(state.deploys("a", between).await.unwrap(), [deploy("pay", "1", 20)], "until is outside");
+}
+
+pub async fn a_deploy_told_twice_is_one_and_the_first_teller_stays(state: State) {
+    state.put_deploy("a", deploy("cart", "1", 10)).await.unwrap();
+    let again = Deploy { who: "other".into(), ..deploy("cart", "1", 10) };
+    state.put_deploy("a", again).await.unwrap();
+    state.put_deploy("b", deploy("cart", "1", 10)).await.unwrap();
+    assert_eq!(state.deploys("a", all()).await.unwrap(), [deploy("cart", "1", 10)]);
+    let quote = deploy("car't; DROP TABLE deploys", "\u{1F980}\\", 11);
+    state.put_deploy("a", quote.clone()).await.unwrap();
+    assert_eq!(state.deploys("a", all()).await.unwrap()[0], quote, "text is data");
+}
+
+pub async fn old_deploys_are_forgotten_when_told_so(state: State) {
+    for at in [10, 20, 30] {
+        state.put_deploy("a", deploy("cart", "1", at)).await.unwrap();
+        state.put_deploy("b", deploy("cart", "1", at)).await.unwrap();
+    }
+    assert_eq!(state.forget_deploys_before(30).await.unwrap(), 4, "of all tenants");
+    assert_eq!(state.forget_deploys_before(30).await.unwrap(), 0);
+    assert_eq!(state.deploys("b", all()).await.unwrap(), [deploy("cart", "1", 30)]);
+}
+
 fn sqlite(dir: &Path) -> State {
     Arc::new(SqliteState::new(&dir.join("deep/state.db")).expect("the thread starts"))
 }
 
+/// Runs every case against both engines, each on a store of its own.
 macro_rules! contract {
-    ($($case:ident),+ $(,)?) => { mod sqlite_keeps_the_contract { $(
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $case() {
-            let dir = tempfile::tempdir().expect("tempdir");
-            let run = super::$case(super::sqlite(dir.path()));
-            tokio::time::timeout(std::time::Duration::from_secs(60), run).await.expect("in time");
-        }
-    )+ } };
+    ($($case:ident),+ $(,)?) => {
+        mod sqlite_keeps_the_contract { $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let dir = tempfile::tempdir().expect("tempdir");
+                let run = super::$case(super::sqlite(dir.path()));
+                tokio::time::timeout(std::time::Duration::from_secs(60), run).await.expect("in time");
+            }
+        )+ }
+        mod postgres_keeps_the_contract { $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let database = super::Database::fresh(&super::services::postgres()).await;
+                let run = super::$case(super::postgres(&database));
+                tokio::time::timeout(std::time::Duration::from_secs(60), run).await.expect("in time");
+            }
+        )+ }
+    };
+}
+
+fn postgres(database: &Database) -> State {
+    let io = tokio::runtime::Handle::current();
+    Arc::new(PgState::new(&database.settings("obtrace_app"), io).expect("settings"))
 }
 
 contract!(
@@ -96,6 +161,9 @@ contract!(
     old_days_are_forgotten_when_told_so,
     the_last_use_of_a_key_never_goes_back,
     calls_from_many_tasks_all_count,
+    deploys_are_kept_by_tenant_and_read_newest_first,
+    a_deploy_told_twice_is_one_and_the_first_teller_stays,
+    old_deploys_are_forgotten_when_told_so,
     the_check_leaves_nothing_behind,
 );
 

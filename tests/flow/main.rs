@@ -4,14 +4,16 @@
 mod support;
 
 mod clients;
-mod crash;
 #[cfg(feature = "chaos")]
 mod crashes;
 mod examples;
 mod exits;
 #[cfg(feature = "chaos")]
 mod faults;
+#[cfg(feature = "chaos")]
+mod field;
 mod ingest;
+mod kafka;
 #[cfg(feature = "chaos")]
 mod letters;
 mod migrate;
@@ -20,7 +22,11 @@ mod operate;
 mod poison;
 mod reload;
 mod roles;
+#[path = "../support/services.rs"]
+mod services;
 mod sessions;
 #[cfg(feature = "chaos")]
 mod soak;
+#[cfg(feature = "chaos")]
+mod table;
 mod tenant;

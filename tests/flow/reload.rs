@@ -1,7 +1,6 @@
-//! A configuration that changes under a running process: live, refused as a whole, by signal and by the API, under load.
+//! A configuration that changes under a running process: live, refused as a whole, by signal and by the API. Under load: `table/operators.rs`.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use obtrace::config::tenant::KeyHash;
@@ -45,12 +44,6 @@ impl Tuned {
     fn line(&self, line: usize) -> String {
         format!("{}:{line}", self.file.display())
     }
-
-    /// The lane of the receivers: bound in messages, most that were in it so far.
-    fn receivers(&self) -> Value {
-        let tree = self.obtrace.get("/admin/tree").1;
-        find(&tree["root"], "ingest.receiver.1")["lanes"][0].clone()
-    }
 }
 
 fn find<'a>(node: &'a Value, path: &str) -> &'a Value {
@@ -78,57 +71,6 @@ fn send(url: &str, key: Option<&str>, body: Vec<u8>) -> u16 {
 fn changed<'a>(answer: &'a Value, key: &str) -> &'a Value {
     let changes = answer["changes"].as_array().unwrap_or_else(|| panic!("{answer:#}"));
     changes.iter().find(|change| change["key"] == key).unwrap_or_else(|| panic!("{key} in {answer:#}"))
-}
-
-#[test]
-fn a_lane_is_halved_under_load_and_nothing_acknowledged_is_lost() {
-    let tuned = Tuned::start("[supervision.tree.ingest.receiver]\nlane = { capacity = 64 }\n");
-    let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
-    let over = std::thread::scope(|scope| {
-        for n in 0..6 {
-            let (stop, sent, url) = (&stop, &sent, tuned.obtrace.http.clone());
-            scope.spawn(move || {
-                let mut i = 0;
-                while !stop.load(Ordering::SeqCst) {
-                    i += 1;
-                    if send(&url, None, log_with(&format!("halved {n} {i}"))) == 200 {
-                        sent.fetch_add(1, Ordering::SeqCst);
-                    }
-                }
-            });
-        }
-        let until = Instant::now() + SOON;
-        while sent.load(Ordering::SeqCst) < 30 {
-            assert!(Instant::now() < until, "nothing is acknowledged");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let (status, answer) = tuned.reload("[supervision.tree.ingest.receiver]\nlane = { capacity = 2 }\n");
-        assert_eq!(status, 200, "{answer:#}");
-        let change = changed(&answer, "supervision.tree.ingest.receiver.lane.capacity");
-        assert_eq!((&change["old"], &change["new"]), (&json!("64"), &json!("2")));
-        assert_eq!((&change["effect"], &change["done"]), (&json!("live"), &json!("applied")), "{answer:#}");
-        assert_eq!(change["source"], tuned.line(2));
-        let (mark, mut over) = (sent.load(Ordering::SeqCst), 0);
-        let until = Instant::now() + SOON;
-        while sent.load(Ordering::SeqCst) < mark + 40 {
-            let lane = tuned.receivers();
-            assert_eq!(lane["capacity"], 2, "{lane}");
-            let resident = lane["queued"].as_u64().unwrap_or(0) + lane["leased"].as_u64().unwrap_or(0);
-            // What was in it when it was halved has left it by then.
-            if sent.load(Ordering::SeqCst) >= mark + 10 {
-                over = over.max(resident);
-            }
-            assert!(Instant::now() < until, "it goes on under the new bound");
-        }
-        stop.store(true, Ordering::SeqCst);
-        over
-    });
-    assert!(over <= 2, "six senders, and {over} in a lane for two");
-    let all = usize::try_from(sent.load(Ordering::SeqCst)).expect("few");
-    let path = "/api/v1/logs?q=halved&limit=10000";
-    let count = |answer: &Value| answer["items"].as_array().map_or(0, Vec::len);
-    let found = tuned.obtrace.eventually(path, SOON, |answer| count(answer) >= all);
-    assert_eq!(count(&found), all, "every acknowledged record once");
 }
 
 #[test]

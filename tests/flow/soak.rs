@@ -8,7 +8,11 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::faults::{Fault, Field};
+use crate::faults::Fault;
+use crate::field::{Field, SOON};
+use crate::support::Options;
+use crate::support::invariants::Expect;
+use crate::support::load::Plan;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
@@ -20,8 +24,8 @@ fn random_faults_cost_nothing() {
     let seconds = number("OBTRACE_SOAK_SECONDS").unwrap_or(120);
     println!("seed {seed}: OBTRACE_SOAK_SEED={seed} OBTRACE_SOAK_SECONDS={seconds} replays it");
     let mut chance = StdRng::seed_from_u64(seed);
-    let mut field = Field::new(None).expect("no disk of its own is asked for");
-    let load = field.load(seconds);
+    let mut field = Field::new(Options::default());
+    let load = field.load(&Plan { batch: 100, ..Plan::mixed(2000, seconds) });
     let until = Instant::now() + Duration::from_secs(seconds);
     let mut suffered = 0;
     while Instant::now() < until {
@@ -32,9 +36,12 @@ fn random_faults_cost_nothing() {
         field.suffer(fault);
         suffered += 1;
         if chance.random_bool(0.7) {
-            field.recovers(Duration::from_secs(60), &format!("seed {seed}, fault {suffered}, {fault:?}"));
+            field.recovers(SOON, &format!("seed {seed}, fault {suffered}, {fault:?}"));
+            if suffered % 10 == 0 {
+                field.sight(&load);
+            }
         }
     }
     assert!(suffered > 3, "seed {seed}: only {suffered} faults in {seconds} s");
-    field.verify(load, &format!("seed {seed}, {suffered} faults"));
+    field.verify(load, &Expect::default(), &format!("seed {seed}, {suffered} faults"));
 }

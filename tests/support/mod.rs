@@ -8,11 +8,18 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+pub mod invariants;
+pub mod load;
+pub mod log;
+pub mod store;
+pub mod watch;
 
 /// Time a process has to get ready; generous, since test machines are shared.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -26,6 +33,8 @@ pub struct Options {
     pub config: Vec<String>,
     /// Environment.
     pub env: Vec<(String, String)>,
+    /// Where what it says on stderr is appended, instead of being shown.
+    pub stderr: Option<PathBuf>,
 }
 
 /// A running Obtrace.
@@ -36,8 +45,11 @@ pub struct Obtrace {
     pub http: String,
     /// API, `http://127.0.0.1:P`.
     pub api: String,
+    /// How it is started the next time.
+    pub options: Options,
+    /// Which process this is, from 1.
+    pub lives: Arc<AtomicU64>,
     dir: PathBuf,
-    options: Options,
     child: Child,
 }
 
@@ -46,23 +58,26 @@ impl Obtrace {
     pub fn start(dir: &Path, options: Options) -> Self {
         let [grpc, http, api] = free_ports().map(|port| format!("http://127.0.0.1:{port}"));
         let child = spawn(dir, [&grpc, &http, &api], &options);
-        let mut this = Self { grpc, http, api, dir: dir.to_owned(), options, child };
+        let lives = Arc::new(AtomicU64::new(1));
+        let mut this = Self { grpc, http, api, options, lives, dir: dir.to_owned(), child };
         this.wait_ready();
         this
     }
 
     /// Starts it again on the same folder and ports, after it was killed or stopped.
     pub fn restart(&mut self) {
+        self.lives.fetch_add(1, Ordering::SeqCst);
         self.child = spawn(&self.dir, [&self.grpc, &self.http, &self.api], &self.options);
         self.wait_ready();
     }
 
     /// Starts it again; false when it ended before it was ready.
     pub fn try_restart(&mut self) -> bool {
+        self.lives.fetch_add(1, Ordering::SeqCst);
         self.child = spawn(&self.dir, [&self.grpc, &self.http, &self.api], &self.options);
         let until = Instant::now() + READY_WITHIN;
         while self.is_alive() {
-            if try_get(&format!("{}/readyz", self.api)).is_some_and(|(status, _)| status == 200) {
+            if try_get(&format!("{}/readyz", self.api), None).is_some_and(|(status, _)| status == 200) {
                 return true;
             }
             assert!(Instant::now() < until, "it is not ready after {READY_WITHIN:?}");
@@ -129,8 +144,20 @@ impl Obtrace {
 
     /// As [`Obtrace::get`], where it may be that nobody answers.
     pub fn try_get(&self, path: &str) -> Option<(u16, Value)> {
-        let (status, body) = try_get(&format!("{}{path}", self.api))?;
+        self.try_get_as(path, None)
+    }
+
+    /// As [`Obtrace::try_get`], with an API key.
+    pub fn try_get_as(&self, path: &str, key: Option<&str>) -> Option<(u16, Value)> {
+        let (status, body) = try_get(&format!("{}{path}", self.api), key)?;
         Some((status, serde_json::from_str(&body).unwrap_or(Value::String(body))))
+    }
+
+    /// Gives a node of the tree an order.
+    pub fn order(&self, path: &str, action: &str) {
+        let url = format!("{}/admin/tree/{path}/{action}", self.api);
+        let (status, _, body) = post(&url, &[], br#"{"who":"a test","why":"a row of the table"}"#.to_vec());
+        assert_eq!(status, 202, "{action} {path}: {}", String::from_utf8_lossy(&body));
     }
 
     /// Asks until `good` says so of the answer; fails with the last answer after `within`.
@@ -170,7 +197,7 @@ impl Obtrace {
             if let Some(status) = self.child.try_wait().expect("try_wait") {
                 panic!("it ended while starting: {status}");
             }
-            if try_get(&format!("{}/readyz", self.api)).is_some_and(|(status, _)| status == 200) {
+            if try_get(&format!("{}/readyz", self.api), None).is_some_and(|(status, _)| status == 200) {
                 return;
             }
             assert!(Instant::now() < until, "it is not ready after {READY_WITHIN:?}");
@@ -221,12 +248,12 @@ pub fn wait(child: &mut Child, within: Duration) -> Option<ExitStatus> {
 
 /// `GET` with status and body; fails when nobody answers.
 pub fn get(url: &str) -> (u16, String) {
-    try_get(url).unwrap_or_else(|| panic!("{url} does not answer"))
+    try_get(url, None).unwrap_or_else(|| panic!("{url} does not answer"))
 }
 
 /// `GET` of which nobody wants to know what came of it.
 pub fn quietly_get(url: &str) {
-    try_get(url);
+    try_get(url, None);
 }
 
 /// `POST` with status, headers (lower-case names) and body.
@@ -247,9 +274,13 @@ pub fn post(url: &str, headers: &[(&str, &str)], body: Vec<u8>) -> (u16, Vec<(St
     })
 }
 
-fn try_get(url: &str) -> Option<(u16, String)> {
+fn try_get(url: &str, key: Option<&str>) -> Option<(u16, String)> {
     block_on(async {
-        let answer = client().get(url).send().await.ok()?;
+        let mut request = client().get(url);
+        if let Some(key) = key {
+            request = request.bearer_auth(key);
+        }
+        let answer = request.send().await.ok()?;
         let status = answer.status().as_u16();
         Some((status, answer.text().await.ok()?))
     })
@@ -276,10 +307,16 @@ fn spawn(dir: &Path, [grpc, http, api]: [&String; 3], options: &Options) -> Chil
         command.args(["--config", file]);
     }
     command.envs(options.env.iter().cloned()).stdin(Stdio::null()).stdout(Stdio::null());
+    if let Some(path) = &options.stderr {
+        let file =
+            std::fs::File::options().create(true).append(true).open(path).expect("the file for stderr");
+        command.stderr(file);
+    }
     command.spawn().expect("spawn obtrace")
 }
 
-fn kill(pid: u32, signal: i32) -> bool {
+/// Sends a process a signal.
+pub fn kill(pid: u32, signal: i32) -> bool {
     let pid = i32::try_from(pid).expect("pid");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::try_from(signal).ok())
         .is_ok()

@@ -45,6 +45,7 @@ impl Consume<ProcessBlock> for OtlpWorker {
             let waits = Cell::new(tried.then(|| lease.wait()));
             let transformed = Cell::new(taken);
             let settle = async {
+                chaos::pause("worker.await").await;
                 if !suspect && lease.verdict.is_clean() {
                     chaos::poison_wait(lease.records.iter().map(|record| &record.record.payload[..])).await;
                 }

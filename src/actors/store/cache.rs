@@ -1,4 +1,4 @@
-//! The adapter of the cache port.
+//! The adapter of the cache port, and of the rates that are kept beside it.
 //!
 //! In: [`CacheCall`]. Out: calls of the cache, each within its deadline. What may fail: the cache, which the reply says
 //! and the tree shows as `Degraded`. Whoever asks must be able to go on without it.
@@ -11,6 +11,7 @@ use actix::fut::wrap_future;
 
 use super::adapter::Guard;
 use crate::backends::cache::Cache;
+use crate::backends::leases::Leases;
 use crate::messages::store::CacheCall;
 use crate::supervisors::kernel::chaos;
 use crate::supervisors::kernel::lane::Lease;
@@ -21,13 +22,20 @@ use crate::supervisors::kernel::seat::{Consume, Seated, Worker};
 /// Actor over the cache; its lane's credits bound the calls in flight.
 pub struct CacheAdapter {
     cache: Arc<dyn Cache>,
+    leases: Arc<dyn Leases>,
     guard: Guard,
 }
 
 impl CacheAdapter {
-    /// An adapter over `cache`: each call gets `deadline`.
-    pub fn new(cache: Arc<dyn Cache>, deadline: Duration, breaker: BreakerPolicy, probe: &Probe) -> Self {
-        Self { cache, guard: Guard::new("cache", deadline, breaker, probe) }
+    /// An adapter over `cache` and `leases`, which are one server: each call gets `deadline`.
+    pub fn new(
+        cache: Arc<dyn Cache>,
+        leases: Arc<dyn Leases>,
+        deadline: Duration,
+        breaker: BreakerPolicy,
+        probe: &Probe,
+    ) -> Self {
+        Self { cache, leases, guard: Guard::new("cache", deadline, breaker, probe) }
     }
 }
 
@@ -36,7 +44,7 @@ impl Worker for CacheAdapter {}
 impl Consume<CacheCall> for CacheAdapter {
     fn consume(&mut self, lease: Lease<CacheCall>, ctx: &mut Seated<Self>) {
         chaos::point("cache.before");
-        let (cache, guard) = (self.cache.clone(), self.guard.clone());
+        let (cache, leases, guard) = (self.cache.clone(), self.leases.clone(), self.guard.clone());
         ctx.spawn(wrap_future(async move {
             match &*lease {
                 CacheCall::Get(key, reply) => {
@@ -44,6 +52,9 @@ impl Consume<CacheCall> for CacheAdapter {
                 }
                 CacheCall::Put(key, value, ttl, reply) => {
                     reply.send(guard.call(cache.put(key, value.clone(), *ttl)).await);
+                }
+                CacheCall::Lease(ask, reply) => {
+                    reply.send(guard.call(leases.lease(ask.clone())).await);
                 }
             }
             lease.ack();

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{ActorContext, AsyncContext};
+use parking_lot::Mutex;
 
 use crate::backends::telemetry::access::{self, Access};
 use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::backends::telemetry::engine::USER;
-use crate::backends::telemetry::engine::child::{EngineChild, EngineSpec};
+use crate::backends::telemetry::engine::child::{EngineChild, EngineGrip, EngineSpec};
 use crate::backends::telemetry::migrate;
 use crate::backends::telemetry::schema::Layout;
 use crate::clock;
@@ -44,7 +45,12 @@ pub struct StoreKeeper {
     schema: Schema,
     config: LiveConfig,
     breaker: BreakerPolicy,
+    former: Former,
 }
+
+/// The engine that the newest incarnation of the keeper started. An incarnation that sits on a blocked thread cannot end
+/// its engine, which would keep the folder to itself: its successor does.
+pub type Former = Arc<Mutex<Option<EngineGrip>>>;
 
 /// The schema that the store has to have.
 #[derive(Debug, Clone)]
@@ -67,8 +73,9 @@ impl StoreKeeper {
         schema: Schema,
         config: LiveConfig,
         breaker: BreakerPolicy,
+        former: Former,
     ) -> Self {
-        Self { client, settings, engine, schema, config, breaker }
+        Self { client, settings, engine, schema, config, breaker, former }
     }
 }
 
@@ -83,6 +90,7 @@ impl Worker for StoreKeeper {
             engine: self.engine.clone(),
             schema: self.schema.clone(),
             config: self.config.clone(),
+            former: self.former.clone(),
             gate: Gate::new(self.breaker, probe),
             probe: probe.clone(),
         };
@@ -99,6 +107,7 @@ struct Keep {
     engine: Option<EngineSpec>,
     schema: Schema,
     config: LiveConfig,
+    former: Former,
     gate: Gate,
     probe: Probe,
 }
@@ -153,6 +162,9 @@ impl Keep {
     /// From starting the engine to its end. `None` after a drain request, else why it ended. The attempt is used up once
     /// the store is open.
     async fn one_life(&self, attempt: &mut Option<Attempt>) -> Option<String> {
+        if let Some(former) = self.former.lock().take() {
+            former.kill();
+        }
         let child = match &self.engine {
             Some(spec) => match EngineChild::spawn(spec.clone()).await {
                 Ok(child) => Some(child),
@@ -160,6 +172,10 @@ impl Keep {
             },
             None => None,
         };
+        if !self.probe.generation().is_current() {
+            return Some(String::from("a later keeper has taken over"));
+        }
+        *self.former.lock() = child.as_ref().map(EngineChild::grip);
         let mut settings = self.settings.clone();
         if let Some(endpoint) = child.as_ref().and_then(EngineChild::endpoint) {
             settings.url = Some(endpoint.url);

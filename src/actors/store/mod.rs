@@ -4,5 +4,6 @@ pub mod adapter;
 pub mod blobs;
 pub mod cache;
 pub mod engine;
+pub mod janitor;
 pub mod state;
 pub mod writer;

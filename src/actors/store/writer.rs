@@ -89,6 +89,7 @@ impl Insert {
                 attempt = self.gate.enter() => attempt,
                 () = self.unwanted() => return self.let_go(last),
             };
+            chaos::pause("writer.insert").await;
             if !self.lease.is_current() {
                 // A successor has these rows by now; what a zombie writes would come on top of what it does.
                 return self.lease.fenced();

@@ -44,6 +44,10 @@ impl Consume<AppendRecord> for Producer {
         let append = self.log.append(lease.topic, lease.partition, lease.record.clone(), lease.dedup);
         lease.passed();
         let wait = lease.wait();
+        let append = async {
+            chaos::pause("producer.await").await;
+            append.await
+        };
         ctx.spawn(wrap_future::<_, Seat<Self>>(append).map(move |result, _seat, _ctx| {
             drop(wait);
             chaos::point("producer.after");

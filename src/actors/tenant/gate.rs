@@ -1,7 +1,9 @@
 //! The edge's side of the gate: asks the cache at most once a second a tenant, within 5 ms, and lets in when in doubt.
 //!
 //! In: a tenant and a signal. Out: yes, or a retryable refusal with its reason. What may fail: nothing that would keep
-//! data out. A projection that is missing, stale or does not come in time is counted and lets the request in.
+//! data out. A projection that is missing, stale or does not come in time is counted and lets the request in, within the
+//! requests a second that were last known. Those are shared with the other edges by leases (`pace`). A request waits for
+//! the cache only where nothing is known yet; else somebody asks in the background.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,8 +16,9 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::config::live::LiveConfig;
-use crate::domain::gate::{GateAnswer, GateSnapshot, KeyAnswer, Limited, Pace};
+use crate::domain::gate::{GateAnswer, GateSnapshot, KeyAnswer, Limited};
 use crate::domain::plan::Plan;
+use crate::domain::rate::Rate;
 use crate::domain::refusal::Refusal;
 use crate::domain::signal::Signal;
 use crate::domain::usage::{Day, Meter, Usage};
@@ -24,8 +27,12 @@ use crate::messages::tenant::TenantGate;
 use crate::supervisors::kernel::port::{Port, PortError};
 use crate::telemetry::metrics::Metrics;
 
+use super::pace::{Pace, Pacer};
+
 /// How often the cache is asked for a tenant.
 const REFRESH: Duration = Duration::from_secs(1);
+/// What was known this long ago is worth waiting for anew, unless the cache is away.
+const OLD: Duration = Duration::from_secs(5);
 
 /// Cache key of a tenant's projection.
 pub fn key_of(tenant: &str) -> String {
@@ -46,6 +53,8 @@ pub struct GateDeps {
     pub meter: Meter,
     /// Counts requests that were let in because nothing was known.
     pub metrics: Metrics,
+    /// Id of this process among the edges.
+    pub node: Arc<str>,
     /// Longest wait for the cache and greatest age of a projection (`tenant.gate`), read each time.
     pub config: LiveConfig,
 }
@@ -54,6 +63,7 @@ pub struct GateDeps {
 pub struct CachedGate {
     deps: GateDeps,
     seats: RwLock<HashMap<Arc<str>, Arc<Seat>>>,
+    pacer: Pacer,
 }
 
 /// What is remembered of one tenant.
@@ -70,8 +80,15 @@ struct Known {
     snapshot: Option<Arc<GateSnapshot>>,
     /// What this process had counted when it first saw the snapshot: later counts come on top.
     own_then: Usage,
-    /// Why there is no snapshot.
+    /// Why the last ask gave no snapshot; empty where it did.
     missing: &'static str,
+}
+
+impl Known {
+    /// Whether a request should wait for a newer answer.
+    fn is_worth_a_wait(&self) -> bool {
+        self.asked_at.is_none_or(|at| self.missing.is_empty() && clock::now() >= at + OLD)
+    }
 }
 
 /// Lets the next one ask when this one is done.
@@ -86,7 +103,8 @@ impl Drop for Refreshing<'_> {
 impl CachedGate {
     /// A gate that knows nobody yet.
     pub fn new(deps: GateDeps) -> Self {
-        Self { deps, seats: RwLock::default() }
+        let pacer = Pacer::new(deps.cache.clone(), deps.node.clone());
+        Self { deps, seats: RwLock::default(), pacer }
     }
 
     fn seat(&self, tenant: &Arc<str>) -> Arc<Seat> {
@@ -98,44 +116,29 @@ impl CachedGate {
     }
 
     /// What is known of the tenant, asked anew where it is due and nobody else does so already.
-    async fn known(&self, tenant: &Arc<str>, seat: &Seat) -> Known {
+    async fn known(&self, tenant: &Arc<str>, seat: &Arc<Seat>) -> Known {
         let held = seat.known.lock().clone();
-        let due = held.asked_at.is_none_or(|at| clock::now() >= at + REFRESH);
-        let waits = held.asked_at.is_none();
-        if !due || (seat.refreshing.swap(true, Ordering::AcqRel) && !waits) {
+        let waits = held.is_worth_a_wait();
+        if held.asked_at.is_some_and(|at| clock::now() < at + REFRESH) {
             return held;
         }
-        // Also where the request that asks is given up in the middle of it.
-        let _done = Refreshing(&seat.refreshing);
-        let fresh = self.ask(tenant, held).await;
-        *seat.known.lock() = fresh.clone();
-        fresh
-    }
-
-    async fn ask(&self, tenant: &Arc<str>, held: Known) -> Known {
-        let asked = self
-            .deps
-            .cache
-            .ask(|reply| CacheCall::Get(key_of(tenant), reply), self.deps.config.now().tenant.gate.deadline);
-        let found = match asked.await {
-            Ok(Ok(Some(bytes))) => serde_json::from_slice::<GateSnapshot>(&bytes).map_err(|_| "broken"),
-            Ok(Ok(None)) => Err("missing"),
-            Ok(Err(_)) => Err("cache"),
-            Err(PortError::Full | PortError::NoAnswer) => Err("slow"),
-            Err(_) => Err("cache"),
-        };
-        let asked_at = Some(clock::now());
-        match found {
-            Ok(found) if held.snapshot.as_ref().is_some_and(|known| **known == found) => {
-                Known { asked_at, ..held }
-            }
-            Ok(found) => {
-                let own_then = self.deps.meter.usage(tenant, found.day);
-                Known { asked_at, own_then, snapshot: Some(Arc::new(found)), missing: "" }
-            }
-            // What was known holds on until it is stale.
-            Err(missing) => Known { asked_at, missing, ..held },
+        if seat.refreshing.swap(true, Ordering::AcqRel) && held.asked_at.is_some() {
+            return held;
         }
+        let (deps, tenant, seat) = (self.deps.clone(), tenant.clone(), seat.clone());
+        let asking = async move {
+            // Also where the request that asks is given up in the middle of it.
+            let _done = Refreshing(&seat.refreshing);
+            let held = seat.known.lock().clone();
+            let fresh = deps.ask(&tenant, held).await;
+            *seat.known.lock() = fresh.clone();
+            fresh
+        };
+        if waits {
+            return asking.await;
+        }
+        tokio::spawn(asking);
+        held
     }
 
     /// The snapshot if it may be relied on, else why not.
@@ -163,6 +166,20 @@ impl CachedGate {
         }
     }
 
+    /// Holds the tenant to its requests a second, those that were last known too: an old rate is better than none.
+    async fn paced(&self, tenant: &Arc<str>, seat: &Arc<Seat>, known: &GateSnapshot) -> Result<(), Refusal> {
+        let gate = self.deps.config.now().tenant.gate.clone();
+        let rate = Rate { per_second: known.limits.requests_per_second, term: gate.lease };
+        let passed = self.pacer.pass(tenant, &seat.pace, rate, gate.deadline).await;
+        passed.map_err(|retry_after| {
+            let message = format!(
+                "tenant {tenant} sends more than the {} requests a second of plan {}",
+                rate.per_second, known.plan
+            );
+            Refusal::OverQuota { message, retry_after }
+        })
+    }
+
     async fn keys(&self, tenant: &Arc<str>) -> Vec<KeyAnswer> {
         let asked = self
             .deps
@@ -173,6 +190,32 @@ impl CachedGate {
     }
 }
 
+impl GateDeps {
+    async fn ask(&self, tenant: &Arc<str>, held: Known) -> Known {
+        let deadline = self.config.now().tenant.gate.deadline;
+        let asked = self.cache.ask(|reply| CacheCall::Get(key_of(tenant), reply), deadline);
+        let found = match asked.await {
+            Ok(Ok(Some(bytes))) => serde_json::from_slice::<GateSnapshot>(&bytes).map_err(|_| "broken"),
+            Ok(Ok(None)) => Err("missing"),
+            Ok(Err(_)) => Err("cache"),
+            Err(PortError::Full | PortError::NoAnswer) => Err("slow"),
+            Err(_) => Err("cache"),
+        };
+        let asked_at = Some(clock::now());
+        match found {
+            Ok(found) if held.snapshot.as_ref().is_some_and(|known| **known == found) => {
+                Known { asked_at, missing: "", ..held }
+            }
+            Ok(found) => {
+                let own_then = self.meter.usage(tenant, found.day);
+                Known { asked_at, own_then, snapshot: Some(Arc::new(found)), missing: "" }
+            }
+            // What was known holds on until it is stale.
+            Err(missing) => Known { asked_at, missing, ..held },
+        }
+    }
+}
+
 impl TenantGate for CachedGate {
     fn admit<'a>(&'a self, tenant: &'a Arc<str>, signal: Signal) -> BoxFuture<'a, Result<(), Refusal>> {
         Box::pin(async move {
@@ -180,23 +223,19 @@ impl TenantGate for CachedGate {
             let known = self.known(tenant, &seat).await;
             let now_ns = clock::unix_nanos();
             let now_s = now_ns / 1_000_000_000;
-            let snapshot = match self.fresh(&known, now_s) {
-                Ok(snapshot) => snapshot,
-                Err(reason) => {
-                    self.deps.metrics.gate_failed_open(reason);
-                    return Ok(());
+            match self.fresh(&known, now_s) {
+                Ok(snapshot) => {
+                    let used = self.used(tenant, &known, Day::of_nanos(now_ns));
+                    let over =
+                        |Limited { reason, retry_after }| Refusal::OverQuota { message: reason, retry_after };
+                    snapshot.admits(signal, used, now_s).map_err(over)?;
                 }
-            };
-            let used = self.used(tenant, &known, Day::of_nanos(now_ns));
-            let over = |Limited { reason, retry_after }| Refusal::OverQuota { message: reason, retry_after };
-            snapshot.admits(signal, used, now_s).map_err(over)?;
-            seat.pace.take(snapshot.limits.requests_per_second, now_ns).map_err(|retry_after| {
-                let message = format!(
-                    "tenant {tenant} sends more than the {} requests a second of plan {}",
-                    snapshot.limits.requests_per_second, snapshot.plan
-                );
-                Refusal::OverQuota { message, retry_after }
-            })
+                Err(reason) => self.deps.metrics.gate_failed_open(reason),
+            }
+            match &known.snapshot {
+                Some(snapshot) => self.paced(tenant, &seat, snapshot).await,
+                None => Ok(()),
+            }
         })
     }
 

@@ -2,4 +2,5 @@
 
 pub mod gate;
 pub mod key_cache;
+pub mod pace;
 pub mod projector;

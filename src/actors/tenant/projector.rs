@@ -25,7 +25,7 @@ use crate::supervisors::kernel::seat::{Seat, Seated, Worker};
 
 /// Longest wait for one answer of a port.
 const ASK: Duration = Duration::from_secs(10);
-/// Days that totals are kept in the state store.
+/// Days that totals and deploy markers are kept in the state store.
 const KEEP_DAYS: u32 = 400;
 
 /// What the projector works with.
@@ -130,6 +130,8 @@ impl Round {
         if first_today {
             let oldest = Day(today.0.saturating_sub(KEEP_DAYS));
             settled(self.deps.state.ask(|reply| StateCall::ForgetUsage(oldest, reply), ASK).await)?;
+            let oldest_ms = u64::from(oldest.0) * 86_400_000;
+            settled(self.deps.state.ask(|reply| StateCall::ForgetDeploys(oldest_ms, reply), ASK).await)?;
         }
         Ok(())
     }

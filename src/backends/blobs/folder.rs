@@ -8,16 +8,18 @@ use std::error::Error as _;
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 
-use super::{Answer, BlobKey, BlobMeta, BlobStore, PORT, bad_name, is_part};
+use super::{Answer, BlobKey, BlobMeta, BlobStore, PORT, bad_name, is_part, objects};
 use crate::backends::fault::PortFault;
+use crate::clock;
 use crate::domain::failure::FailureClass;
 
 /// Blobs in a folder. Cheap to clone.
@@ -58,16 +60,6 @@ impl FolderBlobs {
     }
 }
 
-/// The place of a key; its parts have been checked, so nothing of it is escaped or resolved.
-fn place(key: &BlobKey) -> Path {
-    Path::from_iter(std::iter::once(key.tenant()).chain(key.path().split('/')))
-}
-
-fn key_of(place: &Path) -> Option<BlobKey> {
-    let (tenant, path) = place.as_ref().split_once('/')?;
-    BlobKey::new(tenant, path).ok()
-}
-
 fn fault_of(error: &object_store::Error) -> PortFault {
     let mut source = error.source();
     while let Some(inner) = source {
@@ -87,14 +79,14 @@ fn fault_of(error: &object_store::Error) -> PortFault {
 
 impl BlobStore for FolderBlobs {
     fn put(&self, key: &BlobKey, body: Bytes) -> Answer<()> {
-        let place = place(key);
+        let place = objects::place(key);
         self.run(|store| async move {
             store.put(&place, body.into()).await.map(drop).map_err(|error| fault_of(&error))
         })
     }
 
     fn put_new(&self, key: &BlobKey, body: Bytes) -> Answer<bool> {
-        let place = place(key);
+        let place = objects::place(key);
         self.run(|store| async move {
             match store.put_opts(&place, body.into(), PutMode::Create.into()).await {
                 Ok(_) => Ok(true),
@@ -105,26 +97,8 @@ impl BlobStore for FolderBlobs {
     }
 
     fn get(&self, key: &BlobKey, range: Option<Range<u64>>) -> Answer<Option<Bytes>> {
-        let place = place(key);
-        self.run(|store| async move {
-            let size = match store.head(&place).await {
-                Ok(meta) => meta.size,
-                Err(object_store::Error::NotFound { .. }) => return Ok(None),
-                Err(error) => return Err(fault_of(&error)),
-            };
-            let range = range.map(|range| range.start.min(size)..range.end.min(size));
-            if range.as_ref().is_some_and(|range| range.start >= range.end) {
-                return Ok(Some(Bytes::new()));
-            }
-            let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
-            let body = async { store.get_opts(&place, options).await?.bytes().await };
-            match body.await {
-                Ok(body) => Ok(Some(body)),
-                // Removed between the two.
-                Err(object_store::Error::NotFound { .. }) => Ok(None),
-                Err(error) => Err(fault_of(&error)),
-            }
-        })
+        let place = objects::place(key);
+        self.run(|store| async move { objects::read(&*store, &place, range, fault_of).await })
     }
 
     fn list(&self, tenant: &str, under: &str, after: Option<&str>, most: usize) -> Answer<Vec<BlobMeta>> {
@@ -145,7 +119,7 @@ impl BlobStore for FolderBlobs {
                     Err(object_store::Error::NotFound { .. }) => continue,
                     Err(error) => return Err(fault_of(&error)),
                 };
-                let Some(key) = key_of(&meta.location) else { continue };
+                let Some(key) = objects::key_of(&meta.location) else { continue };
                 if after.as_deref().is_none_or(|after| key.path() > after) {
                     found.insert((key, meta.size));
                     if found.len() > most {
@@ -158,7 +132,7 @@ impl BlobStore for FolderBlobs {
     }
 
     fn delete(&self, key: &BlobKey) -> Answer<()> {
-        let place = place(key);
+        let place = objects::place(key);
         self.run(|store| async move {
             match store.delete(&place).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
@@ -166,4 +140,37 @@ impl BlobStore for FolderBlobs {
             }
         })
     }
+
+    fn sweep(&self, older_than: Duration) -> Answer<u64> {
+        let dir = self.dir.clone();
+        self.run(move |_| async move {
+            let swept = tokio::task::spawn_blocking(move || sweep(&dir, older_than)).await;
+            let fault = |what: String| PortFault::new(PORT, FailureClass::Dependency, what);
+            swept.map_err(|error| fault(error.to_string()))?.map_err(|error| fault(error.to_string()))
+        })
+    }
+}
+
+/// Removes the files that writes had beside their places when they were cut off: `NAME#NUMBER`, which no key has.
+fn sweep(dir: &FilePath, older_than: Duration) -> std::io::Result<u64> {
+    let (mut swept, mut open) = (0, vec![dir.to_owned()]);
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let (entry, now) = (entry?, clock::unix_nanos());
+            let Ok(about) = entry.metadata() else { continue };
+            if about.is_dir() {
+                open.push(entry.path());
+                continue;
+            }
+            let is_staged = entry.file_name().to_str().and_then(|name| name.rsplit_once('#')).is_some_and(
+                |(_, number)| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()),
+            );
+            let written = about.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            let age = u128::from(now).saturating_sub(written.as_nanos());
+            if is_staged && age > older_than.as_nanos() && std::fs::remove_file(entry.path()).is_ok() {
+                swept += 1;
+            }
+        }
+    }
+    Ok(swept)
 }

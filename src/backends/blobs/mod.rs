@@ -1,11 +1,12 @@
 //! The blob port: whole objects by key, each key under the prefix of its tenant.
 //!
 //! In: bytes under a [`BlobKey`]. Out: the same bytes, whole or a range. What may fail: [`PortFault`]. One contract
-//! suite (`tests/backends/blobs.rs`) runs against every implementation; the embedded one is a local folder.
+//! suite (`tests/backends/blobs.rs`) runs against every implementation: a local folder, and a bucket of an S3 server.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -15,6 +16,8 @@ use crate::domain::failure::FailureClass;
 use crate::domain::scope::MAX_SCOPE_PART;
 
 pub mod folder;
+mod objects;
+pub mod s3;
 
 /// Name of the port in faults.
 const PORT: &str = "blobs";
@@ -105,4 +108,8 @@ pub trait BlobStore: Send + Sync + 'static {
 
     /// Removes an object; also well when there is none.
     fn delete(&self, key: &BlobKey) -> Answer<()>;
+
+    /// Removes what writes that never ended left behind, where they began longer ago than this; returns how many. No
+    /// object is touched, and no write that is younger.
+    fn sweep(&self, older_than: Duration) -> Answer<u64>;
 }

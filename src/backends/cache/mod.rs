@@ -1,8 +1,8 @@
 //! The cache port: values that may be lost at any time, each for a time of its own.
 //!
 //! In: bytes under a key. Out: the same bytes, until their time is over or room is needed. What may fail:
-//! [`PortFault`]. One contract suite (`tests/backends/cache.rs`) runs against every implementation; the embedded one is
-//! the memory of the process.
+//! [`PortFault`]. One contract suite (`tests/backends/cache.rs`) runs against every implementation: the memory of the
+//! process, and Redis.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use super::fault::PortFault;
 
 pub mod memory;
+pub mod redis;
 
 /// Name of the port in faults.
 const PORT: &str = "cache";

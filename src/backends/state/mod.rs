@@ -1,17 +1,23 @@
 //! The state port: small facts that must survive a restart, in transactions.
 //!
-//! In: usage totals and key uses. Out: the same, read back. What may fail: [`PortFault`]. One contract suite
-//! (`tests/backends/state.rs`) runs against every implementation; the embedded one is SQLite.
+//! In: usage totals, key uses, deploy markers. Out: the same, read back. What may fail: [`PortFault`]. One contract
+//! suite (`tests/backends/state.rs`) runs against every implementation: an SQLite file, and Postgres.
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
 use super::fault::PortFault;
+use crate::domain::deploy::{Deploy, DeployQuery};
 use crate::domain::usage::{Day, UsageRow};
 
 pub mod migrate;
+pub mod postgres;
 pub mod sqlite;
+pub mod statements;
+
+/// Name of the port in faults.
+const PORT: &str = "state";
 
 /// When a key was last used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +50,24 @@ pub trait StateStore: Send + Sync + 'static {
     /// The last use of every key that was used, by name.
     fn key_uses(&self) -> Answer<Vec<KeyUse>>;
 
+    /// Writes a deploy marker of a tenant. The same (service, version, time) again changes nothing.
+    fn put_deploy(&self, tenant: &str, deploy: Deploy) -> Answer<()>;
+
+    /// The deploy markers of a tenant that `query` asks for, newest first.
+    fn deploys(&self, tenant: &str, query: DeployQuery) -> Answer<Vec<Deploy>>;
+
+    /// Removes the markers of all tenants before a time; returns how many went.
+    fn forget_deploys_before(&self, at_ms: u64) -> Answer<u64>;
+
     /// Writes, reads and removes a row of its own: whether the store takes writes.
     fn check(&self) -> Answer<()>;
+}
+
+/// A number as both engines keep it; past the end it saturates, it never wraps.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
 }

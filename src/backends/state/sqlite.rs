@@ -11,13 +11,12 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, params};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Answer, KeyUse, StateStore, migrate};
+use super::{Answer, KeyUse, PORT, StateStore, migrate, signed, statements, unsigned};
 use crate::backends::fault::PortFault;
+use crate::domain::deploy::{Deploy, DeployQuery};
 use crate::domain::failure::FailureClass;
 use crate::domain::usage::{Day, Usage, UsageRow};
 
-/// Name of the port in faults.
-pub(super) const PORT: &str = "state";
 /// Calls that wait for the thread.
 const QUEUE: usize = 256;
 /// How long SQLite waits for a lock that another process holds.
@@ -97,7 +96,8 @@ impl File {
     }
 }
 
-fn open(path: &Path) -> Result<Connection, PortFault> {
+/// Opens the file and brings its schema up to date.
+pub(super) fn open(path: &Path) -> Result<Connection, PortFault> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(|error| {
             let what = format!("cannot make the folder {}: {error}", folder.display());
@@ -115,7 +115,7 @@ fn open(path: &Path) -> Result<Connection, PortFault> {
         let fault = fault_of(&error);
         PortFault { what: format!("{}: {}", path.display(), fault.what), ..fault }
     })?;
-    migrate::run(&mut connection, migrate::MIGRATIONS)?;
+    migrate::sqlite(&mut connection)?;
     Ok(connection)
 }
 
@@ -148,12 +148,7 @@ impl StateStore for SqliteState {
         self.run(move |connection| {
             let write = connection.transaction()?;
             {
-                let mut put = write.prepare(
-                    "INSERT INTO usage (tenant, day, source, spans, logs, points, bytes) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
-                     ON CONFLICT DO UPDATE SET spans = max(spans, excluded.spans), logs = max(logs, excluded.logs), \
-                     points = max(points, excluded.points), bytes = max(bytes, excluded.bytes)",
-                )?;
+                let mut put = write.prepare(statements::PUT_USAGE.text)?;
                 for UsageRow { tenant, day, source, usage } in &rows {
                     let [spans, logs, points, bytes] =
                         [usage.spans, usage.logs, usage.points, usage.bytes].map(signed);
@@ -166,9 +161,7 @@ impl StateStore for SqliteState {
 
     fn usage(&self, day: Day) -> Answer<Vec<UsageRow>> {
         self.run(move |connection| {
-            let mut read = connection.prepare(
-                "SELECT tenant, source, spans, logs, points, bytes FROM usage WHERE day = ?1 ORDER BY tenant, source",
-            )?;
+            let mut read = connection.prepare(statements::READ_USAGE.text)?;
             let rows = read.query_map([day.0], |row| {
                 let count = |column| row.get::<_, i64>(column).map(unsigned);
                 let usage = Usage { spans: count(2)?, logs: count(3)?, points: count(4)?, bytes: count(5)? };
@@ -180,7 +173,7 @@ impl StateStore for SqliteState {
 
     fn forget_usage_before(&self, day: Day) -> Answer<u64> {
         self.run(move |connection| {
-            connection.execute("DELETE FROM usage WHERE day < ?1", [day.0]).map(|rows| rows as u64)
+            connection.execute(statements::FORGET_USAGE.text, [day.0]).map(|rows| rows as u64)
         })
     }
 
@@ -188,10 +181,7 @@ impl StateStore for SqliteState {
         self.run(move |connection| {
             let write = connection.transaction()?;
             {
-                let mut put = write.prepare(
-                    "INSERT INTO key_uses (name, last_used_s) VALUES (?1, ?2) \
-                     ON CONFLICT DO UPDATE SET last_used_s = max(last_used_s, excluded.last_used_s)",
-                )?;
+                let mut put = write.prepare(statements::TOUCH_KEY.text)?;
                 for KeyUse { name, last_used_s } in &uses {
                     put.execute(params![name, signed(*last_used_s)])?;
                 }
@@ -202,7 +192,7 @@ impl StateStore for SqliteState {
 
     fn key_uses(&self) -> Answer<Vec<KeyUse>> {
         self.run(|connection| {
-            let mut read = connection.prepare("SELECT name, last_used_s FROM key_uses ORDER BY name")?;
+            let mut read = connection.prepare(statements::READ_KEY_USES.text)?;
             let rows = read.query_map([], |row| {
                 Ok(KeyUse { name: text(row, 0)?, last_used_s: unsigned(row.get(1)?) })
             })?;
@@ -210,25 +200,50 @@ impl StateStore for SqliteState {
         })
     }
 
+    fn put_deploy(&self, tenant: &str, deploy: Deploy) -> Answer<()> {
+        let tenant = tenant.to_owned();
+        self.run(move |connection| {
+            let Deploy { service, version, at_ms, who } = &deploy;
+            let values = params![tenant, service, version, signed(*at_ms), who];
+            connection.execute(statements::PUT_DEPLOY.text, values).map(drop)
+        })
+    }
+
+    fn deploys(&self, tenant: &str, query: DeployQuery) -> Answer<Vec<Deploy>> {
+        let tenant = tenant.to_owned();
+        self.run(move |connection| {
+            let mut read = connection.prepare(statements::READ_DEPLOYS.text)?;
+            let service = query.service.as_deref().unwrap_or_default();
+            let values = params![tenant, service, signed(query.from_ms), signed(query.until_ms), query.most];
+            let rows = read.query_map(values, |row| {
+                let at_ms = unsigned(row.get(2)?);
+                Ok(Deploy { service: text(row, 0)?, version: text(row, 1)?, at_ms, who: text(row, 3)? })
+            })?;
+            rows.collect()
+        })
+    }
+
+    fn forget_deploys_before(&self, at_ms: u64) -> Answer<u64> {
+        self.run(move |connection| {
+            let rows = connection.execute(statements::FORGET_DEPLOYS.text, [signed(at_ms)])?;
+            Ok(rows as u64)
+        })
+    }
+
     fn check(&self) -> Answer<()> {
         let id = uuid::Uuid::now_v7().to_string();
         self.run(move |connection| {
-            connection.execute("INSERT INTO probes (id) VALUES (?1)", [&id])?;
-            connection.query_row("SELECT id FROM probes WHERE id = ?1", [&id], |_| Ok(()))?;
-            // Probes that a kill left behind go with it.
-            connection.execute("DELETE FROM probes", []).map(drop)
+            // In one transaction: a kill leaves nothing behind.
+            let write = connection.transaction()?;
+            let [put, read, remove] = statements::PROBE;
+            write.execute(put.text, [&id])?;
+            write.query_row(read.text, [&id], |_| Ok(()))?;
+            write.execute(remove.text, [&id])?;
+            write.commit()
         })
     }
 }
 
 fn text(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Arc<str>> {
     row.get::<_, String>(column).map(Arc::from)
-}
-
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
 }

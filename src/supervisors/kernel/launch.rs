@@ -11,6 +11,7 @@ use actix::dev::ContextFut;
 use futures_util::FutureExt;
 use futures_util::future::{AbortHandle, AbortRegistration, Abortable};
 
+use super::chaos;
 use super::child_ref::ChildRef;
 use super::events::{ChildEvent, Events};
 use super::exit::ExitReason;
@@ -95,7 +96,12 @@ async fn live<W: Worker>(
     };
     // The actor's own drop may panic too; the first fault keeps the blame.
     probe.set_over();
-    let fall = probe.measured(|| catch_unwind(AssertUnwindSafe(move || drop(run))));
+    let fall = probe.measured(|| {
+        catch_unwind(AssertUnwindSafe(|| {
+            drop(run);
+            chaos::step(probe.path(), "stopped");
+        }))
+    });
     let fall = fall.err().map(|payload| panicked(&*payload));
     if let Some(child_ref) = &recipe.known_as {
         child_ref.clear(generation);
@@ -110,6 +116,7 @@ fn seat<W: Worker>(
 ) -> ContextFut<Seat<W>, Context<Seat<W>>> {
     let mut ctx = Context::<Seat<W>>::new();
     ctx.set_mailbox_capacity(control_capacity.max(1));
+    chaos::step(probe.path(), "factory");
     let worker = (recipe.factory)(probe);
     if let Some(child_ref) = &recipe.known_as {
         child_ref.publish(probe, actix::AsyncContext::address(&ctx));

@@ -46,6 +46,7 @@ impl PollStats {
 pub(super) struct Meter {
     born: Instant,
     handled: AtomicU64,
+    fenced: AtomicU64,
     polls: Mutex<Polls>,
 }
 
@@ -68,7 +69,12 @@ const BUCKETS_NS: [u64; POLL_BUCKETS_S.len()] =
 
 impl Default for Meter {
     fn default() -> Self {
-        Self { born: clock::now(), handled: AtomicU64::new(0), polls: Mutex::default() }
+        Self {
+            born: clock::now(),
+            handled: AtomicU64::new(0),
+            fenced: AtomicU64::new(0),
+            polls: Mutex::default(),
+        }
     }
 }
 
@@ -79,6 +85,14 @@ impl Meter {
 
     pub(super) fn handled(&self) -> u64 {
         self.handled.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_fenced(&self) {
+        self.fenced.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn fenced(&self) -> u64 {
+        self.fenced.load(Ordering::Relaxed)
     }
 
     /// Time since this meter was made; what [`Meter::polled`] is told in.

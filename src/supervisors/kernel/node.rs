@@ -447,6 +447,7 @@ impl Node {
             window: self.window(&cell),
             progress: cell.probe.as_ref().map_or(0, Probe::progressed),
             handled: self.meter.handled(),
+            fenced: self.meter.fenced(),
             busy_ratio: self.is_worker().then(|| {
                 let ratio =
                     cell.probe.as_ref().map_or_else(|| self.meter.busy_ratio(None), Probe::busy_ratio);

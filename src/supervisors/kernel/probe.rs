@@ -184,6 +184,12 @@ impl Probe {
         self.progress();
     }
 
+    /// Counts that this incarnation, replaced meanwhile, tried to write outside and was kept from it. Lanes count what
+    /// concerns their leases by themselves; this is for actors that write by other rights, such as a claim of a log.
+    pub fn fenced(&self) {
+        self.inner.meter.count_fenced();
+    }
+
     /// Notes a piece of work until the returned guard is dropped. Leases and control messages are noted by the kernel;
     /// this is for actors that fetch their work themselves.
     pub fn take_in_hand(&self) -> InHand {

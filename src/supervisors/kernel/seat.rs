@@ -6,6 +6,7 @@ use actix::dev::MessageResponse;
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, StreamHandler};
 
+use super::chaos;
 use super::lane::{Cargo, Lane, Lease};
 use super::launch::Recipe;
 use super::probe::Probe;
@@ -90,6 +91,7 @@ impl<W: Worker> Actor for Seat<W> {
         }));
         let recipe = self.recipe.clone();
         recipe.attach.iter().for_each(|attach| attach(ctx, &self.probe));
+        chaos::step(self.probe.path(), "started");
         self.worker.started(&self.probe, ctx);
     }
 }

@@ -103,6 +103,9 @@ pub struct NodeSnapshot {
     pub progress: u64,
     /// Messages handled since the process started: leases acknowledged and control messages taken.
     pub handled: u64,
+    /// Writes outside from which replaced incarnations of it were kept, since the process started.
+    #[serde(skip_serializing_if = "none")]
+    pub fenced: u64,
     /// Share of the last ten seconds that a worker spent at work, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub busy_ratio: Option<f64>,
@@ -231,4 +234,8 @@ impl NodeSnapshot {
         };
         at_work && (self.kind == "group" || children_up())
     }
+}
+
+fn none(count: &u64) -> bool {
+    *count == 0
 }

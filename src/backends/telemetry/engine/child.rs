@@ -56,6 +56,20 @@ pub struct EngineChild {
     last_lines: LastLines,
 }
 
+/// A hold on an engine process that outlives whoever started it: lets a successor end it.
+#[derive(Debug, Clone)]
+pub struct EngineGrip {
+    process: Arc<Mutex<Child>>,
+}
+
+impl EngineGrip {
+    /// Kills the process, if it still runs. Its owner thread reaps it.
+    pub fn kill(&self) {
+        // fails only when it has ended already
+        let _ = self.process.lock().kill();
+    }
+}
+
 /// The last lines of the child's stderr, for the error that says why it ended.
 type LastLines = Arc<Mutex<VecDeque<String>>>;
 
@@ -147,6 +161,11 @@ impl EngineChild {
             }
             _ => None,
         }
+    }
+
+    /// A hold on the process, for whoever comes after the owner of this.
+    pub fn grip(&self) -> EngineGrip {
+        EngineGrip { process: Arc::clone(&self.process) }
     }
 
     /// Process id.

@@ -65,11 +65,38 @@ impl Folder {
         let store = self.path.join("store");
         let (config, users) = (self.path.join("config.xml"), self.path.join("users.xml"));
         let written = fs::create_dir_all(&store)
+            .and_then(|()| drop_empty_definitions(&store))
             .and_then(|()| fs::write(&config, config_xml(&store, &users, memory_limit)))
             .and_then(|()| fs::write(&users, users_xml(memory_limit)));
         written.map_err(|source| EngineError::Folder { path: self.path.clone(), source })?;
         Ok(vec![format!("--path={}", store.display()), format!("--config-file={}", config.display())])
     }
+}
+
+/// Removes definitions of tables and databases that are empty files. A full disk leaves such when something is being made;
+/// the engine does not start over one, and the migration makes it anew.
+fn drop_empty_definitions(store: &Path) -> std::io::Result<()> {
+    let inside = |folder: &Path| -> std::io::Result<Vec<PathBuf>> {
+        if !folder.is_dir() {
+            return Ok(Vec::new());
+        }
+        fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect()
+    };
+    let mut files = inside(&store.join("metadata"))?;
+    // Of a database: `store/PREFIX/UUID/TABLE.sql`. What tables hold lies deeper.
+    for prefix in inside(&store.join("store"))? {
+        for folder in inside(&prefix)? {
+            files.extend(inside(&folder)?);
+        }
+    }
+    for file in files.into_iter().filter(|file| file.extension().is_some_and(|end| end == "sql")) {
+        let found = fs::symlink_metadata(&file)?;
+        if found.is_file() && found.len() == 0 {
+            tracing::warn!(file = %file.display(), "an empty definition, left by a full disk, is removed");
+            fs::remove_file(&file)?;
+        }
+    }
+    Ok(())
 }
 
 fn take_lock(folder: &Path) -> Result<Flock<File>, EngineError> {
@@ -272,4 +299,29 @@ pub fn exit_now(code: i32) -> ! {
 /// Makes the kernel prefer the engine over the process that feeds it when memory runs out. Best effort.
 pub fn volunteer_for_oom() {
     let _ = fs::write("/proc/self/oom_score_adj", "500");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_empty_definitions_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tables, parts) = (dir.path().join("store/ab/ab-1"), dir.path().join("store/cd/cd-2/all_1_1_0"));
+        for folder in [&tables, &parts, &dir.path().join("metadata")] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        for (file, text) in [("logs.sql", "ATTACH TABLE"), ("spans.sql", ""), ("note.txt", "")] {
+            fs::write(tables.join(file), text).unwrap();
+        }
+        fs::write(dir.path().join("metadata/obtrace.sql"), "").unwrap();
+        fs::write(parts.join("x.sql"), "").unwrap();
+        drop_empty_definitions(dir.path()).unwrap();
+        let there = |path: &str| dir.path().join(path).exists();
+        assert!(there("store/ab/ab-1/logs.sql") && there("store/ab/ab-1/note.txt"));
+        assert!(!there("store/ab/ab-1/spans.sql") && !there("metadata/obtrace.sql"));
+        assert!(there("store/cd/cd-2/all_1_1_0/x.sql"), "the parts of a table are not looked at");
+        drop_empty_definitions(&dir.path().join("none")).unwrap();
+    }
 }

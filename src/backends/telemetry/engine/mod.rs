@@ -30,7 +30,7 @@ mod request;
 mod server;
 pub(super) mod sql;
 
-pub use child::{EngineChild, EngineEndpoint, EngineSpec};
+pub use child::{EngineChild, EngineEndpoint, EngineGrip, EngineSpec};
 pub use locate::find_library;
 
 /// The database the engine's user owns; requests that name none run in it.

@@ -52,6 +52,10 @@ pub(super) struct State<M> {
     wakers: Vec<(u64, Waker)>,
     next_id: u64,
     next_place: u64,
+    /// Units resident, waiting or leased.
+    units: u64,
+    /// Most of them so far, counted as messages come in, under the present bounds.
+    peak: u64,
     /// Inboxes up to this number get nothing more: a message failed for good, and their supervisor is to fail for it.
     spoiled: u64,
 }
@@ -121,6 +125,8 @@ impl<M: Cargo> Shared<M> {
                 wakers: Vec::new(),
                 next_id: 0,
                 next_place: 0,
+                units: 0,
+                peak: 0,
                 spoiled: 0,
             }),
             counters: Counters::default(),
@@ -158,6 +164,8 @@ impl<M: Cargo> Shared<M> {
             }
             let place = state.next_place;
             state.next_place += 1;
+            state.units += u64::from(units);
+            state.peak = state.peak.max(state.units);
             state.queue.push_back(Parcel { place, message, units, attempts: 0, sent_at });
             std::mem::take(&mut state.wakers)
         };
@@ -181,7 +189,10 @@ impl<M: Cargo> Shared<M> {
     pub(super) fn resize(&self, policy: LanePolicy) {
         self.slots.resize(policy.capacity);
         self.units.resize(policy.bytes / UNIT);
-        self.lock().policy = policy;
+        {
+            let mut state = self.lock();
+            (state.policy, state.peak) = (policy, 0);
+        }
         self.rules.store(Rules::of(&policy), Ordering::Release);
         // Last: senders that wait look at it anew, and must then find the new bounds.
         self.moved.notify_waiters();
@@ -212,9 +223,7 @@ impl<M: Cargo> Shared<M> {
     pub(super) fn stats(&self) -> LaneStats {
         let (policy, sizes, units) = {
             let state = self.lock();
-            let leased = state.leased.values().map(|leased| &leased.parcel);
-            let units = state.queue.iter().chain(leased).map(|parcel| u64::from(parcel.units)).sum();
-            (state.policy, [state.queue.len(), state.leased.len()], units)
+            (state.policy, [state.queue.len(), state.leased.len()], [state.units, state.peak])
         };
         self.counters.stats(&self.name, &policy, sizes, units)
     }
@@ -256,6 +265,7 @@ impl<M: Cargo> Shared<M> {
         let (settled, waker) = {
             let mut state = self.lock();
             let settled = state.leased.remove(&id);
+            state.units -= settled.as_ref().map_or(0, |leased| u64::from(leased.parcel.units));
             by.held.fetch_sub(1, Ordering::AcqRel);
             (settled, state.waker_of(by.id))
         };
@@ -299,6 +309,9 @@ impl<M: Cargo> Shared<M> {
             let spent =
                 parcel.attempts >= state.policy.max_attempts.max(1) && (blamed || rule != Poison::Escalate);
             let poison = spent.then(|| (parcel.message.clone(), parcel.attempts, parcel.units));
+            if spent && rule != Poison::Escalate {
+                state.units -= u64::from(parcel.units);
+            }
             // What is escalated stays: nothing goes on until somebody has looked at it.
             if !spent || rule == Poison::Escalate {
                 state.put_back(parcel);

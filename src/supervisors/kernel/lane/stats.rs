@@ -21,6 +21,8 @@ pub struct LaneStats {
     pub bytes: usize,
     /// Most bytes resident.
     pub capacity_bytes: usize,
+    /// Most bytes that were resident so far as a message came in, since the bounds were last changed.
+    pub peak_bytes: usize,
     /// Messages ever accepted.
     pub sent: u64,
     /// Messages acknowledged by their actor.
@@ -49,6 +51,7 @@ impl LaneStats {
         self.capacity += other.capacity;
         self.bytes += other.bytes;
         self.capacity_bytes += other.capacity_bytes;
+        self.peak_bytes += other.peak_bytes;
         self.sent += other.sent;
         self.acked += other.acked;
         self.redelivered += other.redelivered;
@@ -113,7 +116,7 @@ impl Counters {
         name: &str,
         policy: &LanePolicy,
         [queued, leased]: [usize; 2],
-        units: u64,
+        [units, peak]: [u64; 2],
     ) -> LaneStats {
         LaneStats {
             name: name.to_owned(),
@@ -122,6 +125,7 @@ impl Counters {
             capacity: policy.capacity,
             bytes: units as usize * UNIT,
             capacity_bytes: policy.bytes,
+            peak_bytes: peak as usize * UNIT,
             sent: self.sent.load(Ordering::Relaxed),
             acked: self.acked.load(Ordering::Relaxed),
             redelivered: self.redelivered.load(Ordering::Relaxed),

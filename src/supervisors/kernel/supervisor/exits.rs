@@ -127,6 +127,16 @@ impl Supervisor {
         }
     }
 
+    /// Notes the end of a child that was asked to go. Should it crash on its way, that has its record too; what had to be
+    /// aborted is in the ledger instead.
+    pub(super) fn note_last(&self, child: usize, reason: &ExitReason) {
+        self.note_exit(child, reason);
+        if matches!(reason, ExitReason::Panicked { .. } | ExitReason::StartFailed(_)) {
+            let run = self.roster[child].run.as_ref();
+            self.write_down(child, reason, run.and_then(|run| self.fell_with(child, &run.probe)));
+        }
+    }
+
     /// Has a crash written down. What only lost its thread to another did not crash, and a supervisor's end has its record
     /// with the child that caused it.
     fn write_down(&self, child: usize, reason: &ExitReason, held: Option<Held>) {

@@ -91,7 +91,7 @@ impl Supervisor {
             self.backlog.push(event);
             reason = self.backlog.take_exit(child, launch);
         }
-        reason.into_iter().for_each(|reason| self.note_exit(child, &reason));
+        reason.into_iter().for_each(|reason| self.note_last(child, &reason));
         self.roster.edit(child).run = None;
         true
     }

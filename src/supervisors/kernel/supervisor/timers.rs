@@ -71,7 +71,7 @@ impl Supervisor {
             Some(then) => then,
             None => Then::Forget,
         };
-        self.note_exit(child, &reason.unwrap_or(ExitReason::Killed));
+        self.note_last(child, &reason.unwrap_or(ExitReason::Killed));
         self.roster.edit(child).run = None;
         match then {
             Then::Restart => self.plan(child, ChildState::Starting, Duration::ZERO, Turn::Alone),

@@ -1,0 +1,135 @@
+//! What Postgres says when a call fails → the class that decides what happens next, by SQLSTATE.
+
+use std::error::Error as _;
+
+use deadpool_postgres::{PoolError, TimeoutType};
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
+
+use super::PORT;
+use crate::backends::fault::PortFault;
+use crate::domain::failure::FailureClass;
+
+/// The class of an SQLSTATE, and what to do about it.
+pub fn class_of(state: &str) -> (FailureClass, &'static str) {
+    match (state, state.get(..2).unwrap_or_default()) {
+        ("40001" | "40P01" | "55P03", _) => {
+            (FailureClass::Overload, "transactions met, the next try may work")
+        }
+        ("57014", _) => (FailureClass::Dependency, "it took longer than store.state.timeout"),
+        // Down, going down, coming up, out of connections, memory or disk, or a standby.
+        ("25006", _) | (_, "08" | "53" | "57" | "58") => (FailureClass::Dependency, "see to the database"),
+        ("42501", _) => (
+            FailureClass::Config,
+            "the role lacks a right: run migrations/postgres/roles.sql, then obtrace migrate",
+        ),
+        ("42P01" | "42703" | "42704" | "3F000" | "26000" | "0A000", _) => {
+            (FailureClass::Config, "the schema is not that of this build: run obtrace migrate")
+        }
+        (_, "28") => (FailureClass::Config, "see to user and password in store.state.url"),
+        ("3D000", _) => (FailureClass::Config, "see to the database in store.state.url"),
+        (_, "22") => (FailureClass::Poison, "the value is not one it takes"),
+        _ => (FailureClass::Bug, "send a bug report"),
+    }
+}
+
+/// The fault of a call that reached the client.
+pub(super) fn fault_of(error: &Error) -> PortFault {
+    if let Some(db) = error.as_db_error() {
+        let (class, advice) = class_of(db.code().code());
+        // The message, not the detail: that may quote a row.
+        let what = format!("{} (SQLSTATE {}; {advice})", db.message(), db.code().code());
+        return PortFault::new(PORT, class, what);
+    }
+    let text = chain(error);
+    let class = class_of_text(error, &text);
+    PortFault::new(PORT, class, text)
+}
+
+/// The class of what is no answer of the server: a lost connection passes, what TLS or the login refused does not.
+fn class_of_text(error: &Error, text: &str) -> FailureClass {
+    let has_io = sources(error).any(|source| source.is::<std::io::Error>());
+    let refuses =
+        ["error performing TLS handshake", "authentication error", "invalid con", "invalid configuration"];
+    let broken =
+        ["error serializing", "error deserializing", "invalid column", "query returned", "expected "];
+    if has_io || error.is_closed() {
+        FailureClass::Dependency
+    } else if refuses.iter().any(|what| text.starts_with(what)) {
+        FailureClass::Config
+    } else if broken.iter().any(|what| text.starts_with(what)) {
+        FailureClass::Bug
+    } else {
+        FailureClass::Dependency
+    }
+}
+
+/// The fault of a call that got no connection.
+pub(super) fn fault_of_pool(error: &PoolError) -> PortFault {
+    match error {
+        PoolError::Backend(error) => fault_of(error),
+        PoolError::Timeout(TimeoutType::Wait) => {
+            let what = "all connections of store.state.pool are busy";
+            PortFault::new(PORT, FailureClass::Overload, what)
+        }
+        PoolError::Timeout(_) => {
+            PortFault::new(PORT, FailureClass::Dependency, "no connection within store.state.connect_timeout")
+        }
+        other => PortFault::new(PORT, FailureClass::Bug, other.to_string()),
+    }
+}
+
+/// Another transaction was first, or the server chose this one to break a deadlock: the same again may work at once.
+pub(super) fn met_another(error: &Error) -> bool {
+    error.code().is_some_and(|state| {
+        [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(state)
+    })
+}
+
+/// The connection is of no use any more: it is gone, or it remembers statements of another schema or server.
+pub(super) fn spoils_connection(error: &Error) -> bool {
+    match error.code().map(SqlState::code) {
+        Some("0A000" | "26000") => true,
+        Some(state) => matches!(state.get(..2), Some("08" | "57" | "58")),
+        None => true,
+    }
+}
+
+fn sources(error: &Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |&error| error.source())
+}
+
+fn chain(error: &Error) -> String {
+    sources(error).fold(error.to_string(), |text, source| format!("{text}: {source}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_state_has_the_class_that_helps() {
+        for (state, class) in [
+            ("40001", FailureClass::Overload),
+            ("40P01", FailureClass::Overload),
+            ("57P01", FailureClass::Dependency),
+            ("57P03", FailureClass::Dependency),
+            ("57014", FailureClass::Dependency),
+            ("08006", FailureClass::Dependency),
+            ("53100", FailureClass::Dependency),
+            ("53300", FailureClass::Dependency),
+            ("25006", FailureClass::Dependency),
+            ("42501", FailureClass::Config),
+            ("42P01", FailureClass::Config),
+            ("28P01", FailureClass::Config),
+            ("28000", FailureClass::Config),
+            ("3D000", FailureClass::Config),
+            ("42601", FailureClass::Bug),
+            ("23505", FailureClass::Bug),
+            ("22021", FailureClass::Poison),
+            ("", FailureClass::Bug),
+        ] {
+            assert_eq!(class_of(state).0, class, "{state}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Blobs in a bucket beyond the contract: encryption, writes whose answers are lost, a server that is away or overloaded,
+//! and the sweep.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use object_store::multipart::MultipartStore;
+use object_store::path::Path;
+use obtrace::backends::blobs::s3::{Encryption, S3Blobs, S3Settings};
+use obtrace::backends::blobs::{BlobKey, BlobStore};
+use obtrace::domain::failure::FailureClass;
+use tokio::runtime::Handle;
+
+use crate::proxy::{Instead, Mode, Proxy};
+use crate::{bucket, services};
+
+const SLOW_DOWN: &[u8] = b"HTTP/1.1 503 Slow Down\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+fn key(path: &str) -> BlobKey {
+    BlobKey::new("a", path).expect("a good key")
+}
+
+fn large() -> Bytes {
+    (0..12_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect()
+}
+
+/// A bucket behind a proxy: settings that lead through it, and past it.
+async fn behind_a_proxy() -> (S3Settings, S3Settings, Proxy) {
+    let direct = bucket::fresh(&services::s3()).await;
+    let endpoint = direct.endpoint.clone().expect("an endpoint");
+    let proxy = Proxy::start(endpoint.trim_start_matches("http://"));
+    let through = S3Settings { endpoint: Some(proxy.in_front_of(&endpoint)), ..direct.clone() };
+    (through, direct, proxy)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_is_asked_to_encrypt_what_is_put_in_one_piece_and_in_parts() {
+    let plain = bucket::fresh(&services::s3()).await;
+    let settings = S3Settings { encryption: Encryption::S3, ..plain.clone() };
+    let blobs = bucket::blobs(&settings);
+    blobs.put(&key("small"), Bytes::from_static(b"secret")).await.unwrap();
+    blobs.put_new(&key("new"), Bytes::from_static(b"secret")).await.unwrap();
+    blobs.put(&key("large"), large()).await.unwrap();
+    for path in ["a/small", "a/new", "a/large"] {
+        let found = bucket::header(&settings, path, "x-amz-server-side-encryption").await;
+        assert_eq!(found.as_deref(), Some("AES256"), "{path}");
+    }
+    assert_eq!(blobs.get(&key("large"), Some(7..9)).await.unwrap().unwrap(), large().slice(7..9));
+    bucket::blobs(&plain).put(&key("plain"), Bytes::new()).await.unwrap();
+    let found = bucket::header(&plain, "a/plain", "x-amz-server-side-encryption").await;
+    assert_eq!(found, None, "it is the setting that does it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_object_whose_answer_is_lost_is_still_known_as_ours() {
+    let (through, direct, proxy) = behind_a_proxy().await;
+    let blobs = bucket::blobs(&through);
+    proxy.on_request("PUT /", 1, Instead::LoseAnswer);
+    assert!(blobs.put_new(&key("x"), Bytes::from_static(b"mine")).await.unwrap(), "it was written, by us");
+    assert_eq!(proxy.applied(), 1);
+    assert!(!bucket::blobs(&direct).put_new(&key("x"), Bytes::from_static(b"other")).await.unwrap());
+    assert_eq!(blobs.get(&key("x"), None).await.unwrap().unwrap(), "mine");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lost_end_of_an_upload_is_found_to_have_come() {
+    let (through, direct, proxy) = behind_a_proxy().await;
+    let blobs = bucket::blobs(&through);
+    // The second request of that kind, with the id of the upload, is its end.
+    proxy.on_request("?uploadId=", 1, Instead::LoseAnswer);
+    blobs.put(&key("x"), large()).await.expect("the server had it all");
+    assert_eq!(proxy.applied(), 1);
+    assert!(blobs.get(&key("x"), None).await.unwrap().unwrap() == large());
+    assert_eq!(bucket::open_uploads(&direct).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_overloaded_is_asked_again() {
+    let (through, _, proxy) = behind_a_proxy().await;
+    let blobs = bucket::blobs(&through);
+    proxy.on_request("PUT /", 3, Instead::Answer(SLOW_DOWN.to_vec()));
+    blobs.put(&key("x"), Bytes::from_static(b"1")).await.expect("the fourth try");
+    proxy.on_request("partNumber=2", 2, Instead::Answer(SLOW_DOWN.to_vec()));
+    blobs.put(&key("y"), large()).await.expect("its part was sent again");
+    assert_eq!(proxy.applied(), 5);
+    assert!(blobs.get(&key("y"), None).await.unwrap().unwrap() == large());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_away_is_a_dependency_that_is_down_within_the_deadline() {
+    let (through, _, proxy) = behind_a_proxy().await;
+    let limit = Duration::from_secs(2);
+    let blobs = bucket::blobs(&S3Settings { timeout: limit, connect_timeout: limit, ..through });
+    for mode in [Mode::Reset, Mode::HalfOpen] {
+        blobs.put(&key("x"), Bytes::from_static(b"1")).await.expect("it is there");
+        proxy.set(mode);
+        let begun = Instant::now();
+        let fault = blobs.put(&key("x"), Bytes::from_static(b"2")).await.unwrap_err();
+        assert_eq!(fault.class, FailureClass::Dependency, "{mode:?}: {fault}");
+        assert!(begun.elapsed() < limit * 2, "{mode:?}: {:?}", begun.elapsed());
+        proxy.set(Mode::Pass);
+    }
+    proxy.on_request("PUT /", 1000, Instead::Answer(SLOW_DOWN.to_vec()));
+    let fault = blobs.put(&key("x"), Bytes::from_static(b"3")).await.unwrap_err();
+    assert_eq!(fault.class, FailureClass::Dependency, "it never gets better: {fault}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parts_without_an_end_are_swept_and_no_other() {
+    let settings = bucket::fresh(&services::s3()).await;
+    let (raw, blobs) = (bucket::raw(&settings), bucket::blobs(&settings));
+    for path in ["a/one", "b/two/three", "not!ours"] {
+        let place = Path::from(path);
+        let id = raw.create_multipart(&place).await.unwrap();
+        raw.put_part(&place, &id, 0, Bytes::from_static(b"half").into()).await.unwrap();
+    }
+    blobs.put(&key("whole"), large()).await.unwrap();
+    assert_eq!(bucket::open_uploads(&settings).await, 3);
+    assert_eq!(blobs.sweep(Duration::from_secs(3600)).await.unwrap(), 0, "they are young");
+    // The server tells when they began in whole seconds.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(blobs.sweep(Duration::ZERO).await.unwrap(), 2);
+    assert_eq!(bucket::open_uploads(&settings).await, 1, "what no key of ours stands for is left alone");
+    assert!(blobs.get(&key("whole"), None).await.unwrap().unwrap() == large());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_fails_leaves_no_parts() {
+    let (through, direct, proxy) = behind_a_proxy().await;
+    let blobs = bucket::blobs(&S3Settings { timeout: Duration::from_secs(60), ..through });
+    let refused = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    proxy.on_request("partNumber=3", 1, Instead::Answer(refused.to_vec()));
+    let fault = blobs.put(&key("x"), large()).await.unwrap_err();
+    assert_eq!(fault.class, FailureClass::Config, "{fault}");
+    assert_eq!(bucket::open_uploads(&direct).await, 0, "it was called off");
+    assert_eq!(blobs.get(&key("x"), None).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn wrong_keys_and_a_missing_bucket_are_for_the_operator() {
+    let good = bucket::fresh(&services::s3()).await;
+    let keys = Some(("obtrace-test".to_owned(), "secret-word".to_owned()));
+    for settings in
+        [S3Settings { keys, ..good.clone() }, S3Settings { bucket: "no-such-bucket".into(), ..good.clone() }]
+    {
+        let fault = bucket::blobs(&settings).put(&key("x"), Bytes::new()).await.unwrap_err();
+        assert_eq!(fault.class, FailureClass::Config, "{fault}");
+        assert!(!fault.what.contains("secret-word") && !format!("{settings:?}").contains("secret-word"));
+    }
+    let fault = S3Blobs::new(&S3Settings { ca: Some("no-such-file".into()), ..good }, Handle::current());
+    assert!(fault.unwrap_err().what.contains("tls_ca"));
+}
