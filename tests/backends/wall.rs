@@ -1,12 +1,13 @@
 //! The second wall between tenants, below the SQL: what a query may see hangs on whom it is asked for, not on its text.
 //!
-//! On the embedded engine, and on a ClickHouse server where one is there (`OBTRACE_CLICKHOUSE_URL`), with the users and
-//! row policies that `obtrace migrate` makes; where none is there, that is said.
+//! On the embedded engine, and on a ClickHouse server where `OBTRACE_CLICKHOUSE_URL` names one, with the users and row
+//! policies that `obtrace migrate` makes; where none is there, that is said.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use arrow_array::cast::AsArray;
+use obtrace::backends::telemetry::access::{self, Access};
 use obtrace::backends::telemetry::client::{TelemetryClient, TelemetryError, TelemetrySettings};
 use obtrace::backends::telemetry::engine::{EngineChild, EngineEndpoint, EngineSpec, USER};
 use obtrace::backends::telemetry::read::QueryLimits;
@@ -28,16 +29,14 @@ struct Store {
 async fn fill(client: &TelemetryClient) {
     for table in ["spans", "logs", "metrics"] {
         let rows = ["a", "b", "b", "b"].map(|tenant| {
-            let trace = format!("unhex('{}')", tenant.repeat(32));
-            match table {
-                "metrics" => format!("('{tenant}', now64(9), 30)"),
-                _ => format!("('{tenant}', now64(9), 30, {trace})"),
-            }
+            let trace = if table == "metrics" { String::new() } else { tenant.repeat(16) };
+            let trace = if trace.is_empty() { trace } else { format!(", \"trace_id\": \"{trace}\"") };
+            format!("{{\"tenant\": \"{tenant}\", \"ts\": \"2026-11-26 12:00:00\", \"retention_days\": 9999{trace}}}")
         });
         let columns = if table == "metrics" { "" } else { ", trace_id" };
         let sql = format!(
-            "INSERT INTO {table} (tenant, ts, retention_days{columns}) FORMAT Values {}",
-            rows.join(", ")
+            "INSERT INTO {table} (tenant, ts, retention_days{columns}) FORMAT JSONEachRow {}",
+            rows.join("\n")
         );
         client.command(&sql).await.expect("filled");
     }
@@ -180,4 +179,43 @@ async fn query_text_cannot_change_whom_it_is_asked_for() {
         FailureClass::Bug,
         "a fault of Obtrace, not of the caller"
     );
+}
+
+/// The same wall on a real server: its users, its row policies, its `SQL_tenant_id`. `OBTRACE_CLICKHOUSE_USER` and
+/// `OBTRACE_CLICKHOUSE_PASSWORD` are of somebody who may make databases, users and policies.
+#[tokio::test]
+async fn a_server_holds_its_reader_to_one_tenant() {
+    let Ok(url) = std::env::var("OBTRACE_CLICKHOUSE_URL") else {
+        println!(
+            "NOT RUN: OBTRACE_CLICKHOUSE_URL names no ClickHouse server, its users and row policies are not tested"
+        );
+        return;
+    };
+    let var = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+    let tag = uuid::Uuid::now_v7().simple().to_string();
+    let reader = (format!("reader_{tag}"), format!("secret-{tag}"));
+    let settings = TelemetrySettings {
+        url: Some(url),
+        user: var("OBTRACE_CLICKHOUSE_USER", "default"),
+        password: var("OBTRACE_CLICKHOUSE_PASSWORD", ""),
+        database: format!("obtrace_wall_{tag}"),
+        ..TelemetrySettings::default()
+    };
+    let admin = TelemetryClient::new(settings.clone()).expect("settings");
+    let access = Access { reader: Some(reader.clone()), log_days: 0 };
+    migrate::run(&admin, &Layout::Single).await.expect("the schema is made");
+    assert_eq!(access::run(&admin, &Layout::Single, &access).await.expect("made").len(), 1);
+    assert_eq!(access::plan(&admin, &Layout::Single, &access).await.expect("seen"), []);
+    fill(&admin).await;
+    let asks = TelemetryClient::new(TelemetrySettings { reader: Some(reader.clone()), ..settings.clone() });
+    let asks = asks.expect("settings");
+    for table in Table::ALL.map(Table::name) {
+        assert_eq!(tenants(&asks, Some("a"), table).await, BTreeSet::from(["a".to_owned()]), "{table}");
+        let sql = format!("SELECT count() FROM {table}");
+        let without = asks.query(&sql, &[], &[], QueryLimits::default(), PATIENCE).await;
+        assert!(without.is_err(), "{table}: the setting is asked for: {without:?}");
+    }
+    for sql in [format!("DROP DATABASE {}", settings.database), format!("DROP USER {}", reader.0)] {
+        admin.command(&sql).await.expect("removed");
+    }
 }
