@@ -215,13 +215,8 @@ async fn the_engine_calls_the_codes_what_we_call_them() {
 }
 
 /// Statements that the real engine refuses, the code it does so with, and what we take it for.
-const REFUSED: [(&str, i32, FailureClass); 22] = [
+const REFUSED: [(&str, i32, FailureClass); 21] = [
     ("INSERT INTO v SELECT NULL SETTINGS insert_null_as_default = 0", 70, FailureClass::Poison),
-    (
-        "INSERT INTO v SETTINGS input_format_null_as_default = 0 FORMAT JSONEachRow {\"n\": null}",
-        349,
-        FailureClass::Poison,
-    ),
     ("INSERT INTO v FORMAT JSONEachRow {\"n\": [1]}", 27, FailureClass::Poison),
     ("INSERT INTO v FORMAT JSONEachRow {\"n\": 1", 117, FailureClass::Poison),
     ("INSERT INTO v SELECT 11", 469, FailureClass::Poison),
@@ -258,7 +253,10 @@ async fn exceptions_of_the_real_engine_have_the_class_of_their_code() {
         .expect("made");
     let mut other = Vec::new();
     for (sql, wanted, class) in REFUSED {
-        let error = client.command(sql).await.expect_err(sql);
+        let Err(error) = client.command(sql).await else {
+            other.push(format!("{sql}: no error"));
+            continue;
+        };
         let code = match &error {
             TelemetryError::Exception { code, .. } => *code,
             _ => 0,
