@@ -215,12 +215,13 @@ async fn the_engine_calls_the_codes_what_we_call_them() {
 }
 
 /// Statements that the real engine refuses, the code it does so with, and what we take it for.
-const REFUSED: [(&str, i32, FailureClass); 21] = [
+const REFUSED: [(&str, i32, FailureClass); 22] = [
     ("INSERT INTO v SELECT NULL SETTINGS insert_null_as_default = 0", 70, FailureClass::Poison),
     ("INSERT INTO v FORMAT JSONEachRow {\"n\": [1]}", 27, FailureClass::Poison),
-    ("INSERT INTO v FORMAT JSONEachRow {\"n\": 1", 117, FailureClass::Poison),
+    ("INSERT INTO v FORMAT JSONEachRow {\"n\": 1", 33, FailureClass::Poison),
+    ("INSERT INTO v FORMAT ArrowStream oops", 117, FailureClass::Poison),
     ("INSERT INTO v SELECT 11", 469, FailureClass::Poison),
-    ("INSERT INTO v SELECT [1]", 53, FailureClass::Poison),
+    ("INSERT INTO v VALUES ([1])", 43, FailureClass::Poison),
     ("INSERT INTO v SELECT 1, 2", 20, FailureClass::Poison),
     ("SELECT toUInt8('x')", 6, FailureClass::Poison),
     ("SELECT toDateTime('x')", 41, FailureClass::Poison),
@@ -229,7 +230,7 @@ const REFUSED: [(&str, i32, FailureClass); 21] = [
     ("SELEKT 1", 62, FailureClass::Poison),
     ("SELECT * FROM nowhere", 60, FailureClass::Config),
     ("SELECT * FROM no.where", 81, FailureClass::Config),
-    ("SELECT nothing(1)", 46, FailureClass::Config),
+    ("SELECT no_such_function(1)", 46, FailureClass::Config),
     ("SELECT nothing FROM logs", 47, FailureClass::Config),
     ("SELECT 1 SETTINGS no_such_setting = 1", 115, FailureClass::Config),
     ("SELECT * FROM file('/etc/passwd', 'LineAsString')", 497, FailureClass::Config),
