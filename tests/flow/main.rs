@@ -6,6 +6,7 @@ mod support;
 mod clients;
 #[cfg(feature = "chaos")]
 mod crashes;
+mod engine;
 mod examples;
 mod exits;
 #[cfg(feature = "chaos")]

@@ -19,7 +19,7 @@ use futures_util::future::BoxFuture;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 
 pub use super::error::TelemetryError;
@@ -101,6 +101,8 @@ pub struct TelemetryClient {
     database: String,
     target: ArcSwapOption<Client>,
     places: Semaphore,
+    /// What damage the store told of last.
+    damage: watch::Sender<String>,
 }
 
 impl std::fmt::Debug for TelemetryClient {
@@ -136,6 +138,7 @@ impl TelemetryClient {
             base,
             database: settings.database,
             target: ArcSwapOption::empty(),
+            damage: watch::Sender::default(),
             places: Semaphore::new(settings.max_connections.max(1)),
         };
         if let Some(url) = &settings.url {
@@ -148,6 +151,18 @@ impl TelemetryClient {
     /// The database of the tables.
     pub fn database(&self) -> &str {
         &self.database
+    }
+
+    /// Changes each time the store tells that its own data are damaged, to what it told.
+    pub fn damage(&self) -> watch::Receiver<String> {
+        self.damage.subscribe()
+    }
+
+    fn note(&self, error: TelemetryError) -> TelemetryError {
+        if error.is_damage() {
+            self.damage.send_replace(error.to_string());
+        }
+        error
     }
 
     /// Points at another server from the next call on. Calls under way end where they began.
@@ -197,7 +212,7 @@ impl TelemetryClient {
         let late = || TelemetryError::Deadline { what: "an insert", after: deadline };
         match timeout_at(until + IDLE, sent).await {
             Err(_) | Ok(Err(clickhouse::error::Error::TimedOut)) => Err(late()),
-            Ok(Err(error)) => Err(error.into()),
+            Ok(Err(error)) => Err(self.note(error.into())),
             Ok(Ok(())) => Ok(InsertStats { rows, bytes, elapsed: clock::now() - begun }),
         }
     }
@@ -302,7 +317,8 @@ impl SqlRunner for TelemetryClient {
     ) -> BoxFuture<'_, Result<QueryResult, StoreFailure>> {
         async move {
             let (params, settings) = (statement.params(), statement.settings());
-            Ok(self.query(statement.sql(), params, settings, limits, deadline).await?)
+            let answer = self.query(statement.sql(), params, settings, limits, deadline).await;
+            Ok(answer.map_err(|error| self.note(error))?)
         }
         .boxed()
     }
