@@ -8,10 +8,10 @@ export OBTRACE_CACHE ?= $(HOME)/.cache/obtrace
 # Outside of the clone, so that a second clone need not compile the dependencies again.
 export CARGO_TARGET_DIR ?= $(OBTRACE_CACHE)/target
 
-.PHONY: help setup engine clients services up build test check bench chaos clean
+.PHONY: help setup engine clients services up build test check bench bench-worker chaos clean
 
 help: ## Lists the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 setup: ## Installs what the machine lacks (apt; asks for sudo when not root)
 	@dev/setup.sh
@@ -40,6 +40,9 @@ check: setup ## Format, lints, dependencies, documentation, generated files
 
 bench: engine build ## Measures throughput, latency and memory beside peers; ARGS="edge" takes a part
 	@benches/load/run.sh $(ARGS)
+
+bench-worker: engine build ## Measures the worker between Kafka and the engine, beside the OpenTelemetry Collector
+	@benches/load/run.sh worker $(ARGS)
 
 chaos: engine clients ## The kill and fault loops at length: 100 rounds
 	@OBTRACE_CHAOS_ROUNDS=$${OBTRACE_CHAOS_ROUNDS:-100} dev/test.sh --test flow --test supervision $(ARGS)

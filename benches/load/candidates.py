@@ -178,8 +178,8 @@ def metric(url, name):
 class Here:
     """Which peers can be had on this machine; installed where they are not, before anything is measured."""
 
-    def __init__(self, without=()):
-        self.paths, self.reasons = peers.all_there(without)
+    def __init__(self, without=(), sections=()):
+        self.paths, self.reasons = peers.all_there(without, sections)
 
     def path(self, name):
         return self.paths.get(name)

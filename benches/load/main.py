@@ -18,10 +18,14 @@ import idle
 import queries
 import report
 import store
+import worker
 from candidates import BINARY, EDGE_SINK, Here
 from processes import BENCH, HERE, Failed, log, prepare
 
-SECTIONS = {"idle": idle, "edge": edge, "ack": ack, "store": store, "queries": queries}
+SECTIONS = {"idle": idle, "edge": edge, "ack": ack, "store": store, "queries": queries,
+            "worker": worker}
+# Taken only when they are named: they need services that must be installed first.
+ON_DEMAND = ["worker"]
 FIGURES = os.path.join(BENCH, "figures.json")
 FULL = {
     "idle_settle": 8, "idle_seconds": 10,
@@ -29,6 +33,7 @@ FULL = {
     "ack_rounds": 3, "ack_seconds": 10,
     "store_rounds": 3, "spans": 1_000_000, "badger_spans": 100_000, "verify_spans": 100_000,
     "settle_seconds": 5, "times": 100,
+    "worker_rounds": 3, "worker_spans": 1_000_000, "format_rows": 500_000, "format_rounds": 3,
 }
 QUICK = {
     "idle_settle": 3, "idle_seconds": 2,
@@ -36,9 +41,10 @@ QUICK = {
     "ack_rounds": 1, "ack_seconds": 4,
     "store_rounds": 1, "spans": 200_000, "badger_spans": 30_000, "verify_spans": 20_000,
     "settle_seconds": 2, "times": 10,
+    "worker_rounds": 1, "worker_spans": 200_000, "format_rows": 100_000, "format_rounds": 1,
 }
 # A section that takes longer is broken, not slow.
-LONGEST = 900
+LONGEST = 1800
 
 
 def take(name, here, plan, quick):
@@ -106,11 +112,11 @@ def build_edge_sink():
 
 def main():
     parser = argparse.ArgumentParser(prog="run.sh", description="Figures of whole processes beside peers.")
-    parser.add_argument("what", nargs="*", help=f"sections to take: {', '.join(SECTIONS)} (default: all); "
+    parser.add_argument("what", nargs="*", help=f"sections to take: {', '.join(SECTIONS)} (default: all but worker); "
                         "or one of: peers (only installs them), table, readme (puts the table into README.md)")
     parser.add_argument("--quick", action="store_true", help="short runs, to see that it works")
     parser.add_argument("--no-build", action="store_true", help="do not build the edge over the counting log")
-    parser.add_argument("--without", action="append", default=[], choices=["rotel", "collector", "jaeger"],
+    parser.add_argument("--without", action="append", default=[], choices=["rotel", "collector", "jaeger", "collector-kafka"],
                         help="leave a peer out; may be given more than once")
     args = parser.parse_args()
     if not set(args.what) <= set(SECTIONS) and args.what not in (["peers"], ["table"], ["readme"]):
@@ -126,10 +132,10 @@ def main():
         raise SystemExit(f"{BINARY} is not there: make build")
     prepare()
     signal.signal(signal.SIGALRM, too_long)
-    sections = [name for name in SECTIONS if not args.what or name in args.what]
+    sections = [name for name in SECTIONS if name in (args.what or set(SECTIONS) - set(ON_DEMAND))]
     if "edge" in sections and not args.no_build:
         build_edge_sink()
-    here = Here(args.without)
+    here = Here(args.without, sections)
     failed = 0
     for name in sections:
         section = take(name, here, QUICK if args.quick else FULL, args.quick)

@@ -120,10 +120,10 @@ def jemalloc(rotel_agent):
     return found[0] if found else None
 
 
-def collector():
-    """The Collector, built by its own builder from our manifest."""
+def collector(name="collector", build="collector-build.yaml"):
+    """The Collector, built by its own builder from a manifest of ours."""
 
-    manifest = os.path.join(HERE, "peers", "collector-build.yaml")
+    manifest = os.path.join(HERE, "peers", build)
 
     def make(folder, do):
         env = go_env(folder)
@@ -136,7 +136,12 @@ def collector():
     need_go("the OpenTelemetry Collector")
     with open(manifest, "rb") as f:
         version = f"{COLLECTOR}-{hashlib.sha256(f.read()).hexdigest()[:8]}"
-    return collector_in(install("collector", version, make))
+    return collector_in(install(name, version, make))
+
+
+def collector_kafka():
+    """The Collector with Kafka in and ClickHouse out, as the worker's peer."""
+    return collector("collector-kafka", "collector-kafka-build.yaml")
 
 
 def collector_in(folder):
@@ -162,10 +167,21 @@ def jaeger():
     return os.path.join(install("jaeger", JAEGER, make), "jaeger")
 
 
-def all_there(without):
-    """Name → path of each peer that is there, and the reasons for those that are not."""
+# Name → how it is had, and the sections that need it; all but those of the worker where none are named.
+ALL = {
+    "rotel": (rotel, ["idle", "edge"]),
+    "collector": (collector, ["idle", "edge", "ack"]),
+    "jaeger": (jaeger, ["idle", "ack", "store", "queries"]),
+    "collector-kafka": (collector_kafka, ["worker"]),
+}
+
+
+def all_there(without, sections):
+    """Name → path of each peer of these sections that is there, and the reasons for those that are not."""
     there, reasons = {}, []
-    for name, find in (("rotel", rotel), ("collector", collector), ("jaeger", jaeger)):
+    for name, (find, needed_by) in ALL.items():
+        if not any(section in needed_by for section in sections or ["idle", "store"]):
+            continue
         try:
             if name in without:
                 raise Missing(f"{name} is left out by --without")

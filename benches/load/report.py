@@ -113,7 +113,34 @@ def query_rows(section):
                listed(f"{NAMES[p]} {pair(p)}" for p in peers_of(figures)), GOALS.get(question, ""))
 
 
-ROWS = {"idle": idle_rows, "edge": edge_rows, "ack": ack_rows, "store": store_rows, "queries": query_rows}
+def worker_rows(section):
+    summary, ratios = section["summary"], section["ratios"]
+    for wire, form in (("json", "JSON"), ("avro", "Avro"), ("otlp", "OTLP bytes")):
+        if f"obtrace {wire}" not in summary:
+            continue
+        beside = []
+        for theirs in ("json", "otlp"):
+            if f"{wire} / {theirs}" in ratios:
+                rate = ranged(summary[f"collector {theirs}"]["spans_per_cpu_second"], thousands)
+                ratio = ranged(ratios[f"{wire} / {theirs}"], "{:.2f}".format)
+                what = "OTLP/JSON" if theirs == "json" else "OTLP bytes"
+                beside.append(f"Collector, {what} {rate}, ratio {ratio}")
+        value = f"{ranged(summary[f'obtrace {wire}']['spans_per_cpu_second'], thousands)} spans per CPU-second"
+        yield f"worker, Kafka → engine, {form}", value, listed(beside), "3.5 times, aim 5 times"
+    rate = lambda name: ranged(summary[name]["engine_spans_per_cpu_second"], thousands)
+    ours = listed(f"{rate(name)} ({name.removeprefix('obtrace ')})" for name in summary if name.startswith("obtrace"))
+    theirs = listed(f"Collector's table {rate(name)} ({name.removeprefix('collector ')})" for name in peers_of(summary))
+    yield "the engine meanwhile, spans per its own CPU-second", ours, theirs, ""
+    peak = lambda name: f"{summary[name]['peak_rss_mib']['median']:.0f} MiB ({name.split(' ')[1]})"
+    yield ("peak memory of the worker", listed(peak(n) for n in summary if n.startswith("obtrace")),
+           listed(f"Collector {peak(n)}" for n in peers_of(summary)), "")
+    formats = section["formats"]
+    yield ("rows inserted per CPU-second of the engine, ArrowStream", ranged(formats["ArrowStream"], thousands),
+           f"JSONEachRow {ranged(formats['JSONEachRow'], thousands)}; "
+           f"CPU a row {ranged(formats['ratio'], '{:.2f}'.format)} of it", "0.35 or less")
+
+
+ROWS = {"idle": idle_rows, "edge": edge_rows, "ack": ack_rows, "store": store_rows, "queries": query_rows, "worker": worker_rows}
 
 
 def notes(figures):
@@ -151,12 +178,20 @@ def notes(figures):
         yield ("Queries on " + ", ".join(f"{count:,} spans ({NAMES.get(name, 'Obtrace')})" for name, count in stored.items())
                + "; for 100 spans of a service, and for the attribute, Jaeger is asked for its 20 newest traces of 8 spans, "
                "which is the nearest it knows, and its attribute search names the service as well.")
+    worker = taken.get("worker", {})
+    if worker.get("summary"):
+        spans = next(iter(worker["runs"].values()))[0]["stored"]
+        yield (f"Worker: about {spans:,} spans of {worker['about']['plan']['worker_rounds']} topics each, on one broker, read from the beginning into an empty "
+               "engine in blocks of 50,000; the worker's CPU until the last span is stored, less what a start costs. "
+               "Obtrace claims, deduplicates, commits an intent and an end for each block; the Collector (kafkareceiver "
+               "0.155, clickhouseexporter 0.161, no compression, no async insert) commits when it has read. The Collector "
+               "writes its own table, which is narrower.")
     for name, section in taken.items():
         if "failed" in section:
             yield f"Not measured: {name}, because {section['failed']}."
         yield from section.get("notes", [])
     yield from sorted({reason for section in taken.values() for reason in section["peers_missing"]})
-    missing = [name for name in ROWS if name not in figures]
+    missing = [name for name in ROWS if name not in figures and name != "worker"]
     if missing:
         yield f"Not taken yet: {', '.join(missing)}."
 

@@ -114,7 +114,9 @@ bring_up() {
     locked
     hold
     if all_run && ready; then say "$name runs already"; return 0; fi
-    local until=$((SECONDS + ${OBTRACE_SERVICES_DEADLINE:-90})) launches=0 began=$SECONDS
+    # Before all else: this call may be killed at any moment, and what it has started must not stay.
+    if [ -n "${OBTRACE_SERVICES_OWNER:-}" ] && [ ! -e "$dir/holders/keep" ]; then spawn watch "$here/run" watch "$name"; fi
+    local until=$((SECONDS + ${OBTRACE_SERVICES_DEADLINE:-180})) launches=0 began=$SECONDS
     until all_run && ready; do
         if ! all_run; then
             launches=$((launches + 1))
@@ -128,7 +130,6 @@ bring_up() {
         if [ $SECONDS -ge $until ]; then give_up "was not ready in time"; fi
         sleep 0.1
     done
-    if [ -n "${OBTRACE_SERVICES_OWNER:-}" ] && [ ! -e "$dir/holders/keep" ]; then spawn watch "$here/run" watch "$name"; fi
     say "$name is ready ($((SECONDS - began)) s)"
 }
 
@@ -140,7 +141,8 @@ give_up() {
     die "$name does not run"
 }
 
-bring_down() { locked; rm -rf "$dir/holders"; stop_all; }
+# Who holds it holds its folder, and may start it again.
+bring_down() { locked; rm -f "$dir/holders/keep"; stop_all; }
 
 stop_all() {
     local part pid until signal
@@ -208,11 +210,20 @@ end_unheld() {
 }
 
 watch_holders() { # until there is none; then the service ends
+    local part seen="" line
     while [ -d "$dir" ]; do
         if [ -e "$dir/holders/keep" ]; then return 0; fi
-        if ! held && (locked; held || end_unheld); then return 0; fi
+        if ! held && (locked; ! held && end_unheld); then break; fi
+        for part in $(parts); do
+            line=$(cat "$dir/$part.pid" 2>/dev/null) || continue
+            case "$seen" in *"$line"*) ;; *) seen+="$line"$'\n' ;; esac
+        done
         sleep 1
     done
+    # Where the folder went away under it, and with it what says which processes are ours, they are not to stay either.
+    while read -r part line; do
+        if [ -n "$part" ] && [ "$(identity "$part")" = "$line" ]; then kill -KILL "$part" 2>/dev/null || true; fi
+    done <<<"$seen"
 }
 
 # === Certificates: one authority a set of services; server and client, each valid for loopback only ===

@@ -8,6 +8,7 @@ mod cache;
 mod engine;
 mod event_log;
 mod event_log_embedded;
+mod event_log_kafka;
 mod leases;
 mod locks;
 #[path = "../support/pg.rs"]
@@ -15,6 +16,7 @@ mod pg;
 #[path = "../support/proxy.rs"]
 mod proxy;
 mod query;
+mod reach;
 #[path = "../support/redis.rs"]
 mod redis;
 mod schema;
@@ -24,3 +26,4 @@ mod services_script;
 mod state;
 mod state_postgres;
 mod telemetry;
+mod wall;

@@ -14,7 +14,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::services::{self, Private};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a client that is not let in tries.
+const REFUSED: Duration = Duration::from_secs(4);
 
 fn eventually(what: &str, done: impl Fn() -> bool) {
     let until = Instant::now() + PATIENCE;
@@ -34,13 +36,14 @@ fn redis(url: &str, command: &str) -> String {
     String::from_utf8_lossy(&answer[..length]).into_owned()
 }
 
-fn brokers(config: &[(&str, &str)]) -> Result<usize, String> {
+/// How many brokers say that they are there, asked for so long.
+fn brokers(config: &[(&str, &str)], within: Duration) -> Result<usize, String> {
     let mut client = ClientConfig::new();
     for (key, value) in config {
         client.set(*key, *value);
     }
     let consumer: BaseConsumer = client.create().map_err(|e| e.to_string())?;
-    let metadata = consumer.fetch_metadata(None, Duration::from_secs(5)).map_err(|e| e.to_string())?;
+    let metadata = consumer.fetch_metadata(None, within).map_err(|e| e.to_string())?;
     Ok(metadata.brokers().len())
 }
 
@@ -59,6 +62,8 @@ fn up_is_idempotent_and_down_keeps_the_data() {
     let status = redis_service.script(&["status"]);
     assert!(status.contains("redis          stopped    pid -"), "{status}");
     assert_eq!(redis_service.script(&["env"]), "", "what does not run has no address");
+    // Long enough for whoever watches over it to have a look.
+    sleep(Duration::from_millis(2500));
 
     redis_service.start_again();
     assert_eq!(redis_service.line("OBTRACE_TEST_REDIS"), url, "the port stays");
@@ -123,6 +128,17 @@ fn nothing_outlives_its_owner() {
 }
 
 #[test]
+fn nothing_outlives_its_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let service = Private::start_in("redis", &folder.path().join("data"));
+    let process = format!("/proc/{}", service.pid("redis"));
+    // The watcher must have seen it once.
+    sleep(Duration::from_millis(1500));
+    std::fs::remove_dir_all(folder.path().join("data")).expect("removed");
+    eventually("the service has ended", || !std::path::Path::new(&process).exists());
+}
+
+#[test]
 fn a_name_it_does_not_know_is_refused() {
     let output =
         Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/dev/services/run")).args(["up", "rdeis"]).output();
@@ -134,20 +150,22 @@ fn a_name_it_does_not_know_is_refused() {
 
 #[test]
 fn one_broker_answers_in_clear_and_with_sasl() {
-    assert_eq!(brokers(&[("bootstrap.servers", &services::kafka())]), Ok(1));
+    assert_eq!(brokers(&[("bootstrap.servers", &services::kafka())], PATIENCE), Ok(1));
     let sasl = |key: &str| services::shared("kafka", &format!("OBTRACE_TEST_KAFKA_SASL{key}"));
     for mechanism in ["PLAIN", "SCRAM-SHA-256"] {
-        let login = |password: &str| {
-            brokers(&[
-                ("bootstrap.servers", &sasl("")),
+        let login = |password: &str, within: Duration| {
+            let (address, user) = (sasl(""), sasl("_USER"));
+            let config = [
+                ("bootstrap.servers", address.as_str()),
                 ("security.protocol", "sasl_plaintext"),
                 ("sasl.mechanism", mechanism),
-                ("sasl.username", &sasl("_USER")),
+                ("sasl.username", &user),
                 ("sasl.password", password),
-            ])
+            ];
+            brokers(&config, within)
         };
-        assert_eq!(login(&sasl("_PASSWORD")), Ok(1), "{mechanism}");
-        assert!(login("wrong").is_err(), "{mechanism} takes a wrong password");
+        assert_eq!(login(&sasl("_PASSWORD"), PATIENCE), Ok(1), "{mechanism}");
+        assert!(login("wrong", REFUSED).is_err(), "{mechanism} takes a wrong password");
     }
 }
 
@@ -164,8 +182,8 @@ fn three_brokers_want_a_client_certificate() {
     let known =
         [&bare[..], &[("ssl.certificate.location", &certificate), ("ssl.key.location", key.as_str())]]
             .concat();
-    assert_eq!(brokers(&known), Ok(3));
-    assert!(brokers(&bare).is_err(), "they take a client without a certificate");
+    assert_eq!(brokers(&known, PATIENCE), Ok(3));
+    assert!(brokers(&bare, REFUSED).is_err(), "they take a client without a certificate");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod support;
 
 mod clients;
+mod cluster;
 #[cfg(feature = "chaos")]
 mod crashes;
 mod engine;
@@ -14,6 +15,7 @@ mod faults;
 #[cfg(feature = "chaos")]
 mod field;
 mod ingest;
+mod kafka;
 #[cfg(feature = "chaos")]
 mod letters;
 mod migrate;
