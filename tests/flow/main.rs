@@ -7,6 +7,7 @@ mod clients;
 mod cluster;
 #[cfg(feature = "chaos")]
 mod crashes;
+mod engine;
 mod examples;
 mod exits;
 #[cfg(feature = "chaos")]

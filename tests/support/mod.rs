@@ -177,6 +177,17 @@ impl Obtrace {
         }
     }
 
+    /// As [`Obtrace::eventually`], where refusals are not the end of it.
+    pub fn eventually_asked(&self, path: &str, within: Duration, good: impl Fn(&Value) -> bool) {
+        let until = Instant::now() + within;
+        let mut last = None;
+        while !matches!(&last, Some((200, answer)) if good(answer)) {
+            assert!(Instant::now() < until, "{path} did not become good: {last:?}");
+            sleep(Duration::from_millis(200));
+            last = self.try_get(path);
+        }
+    }
+
     /// Runs the binary with these arguments and returns its exit status and output.
     pub fn run(args: &[&str], within: Duration) -> (ExitStatus, String) {
         let mut child = Command::new(binary())
