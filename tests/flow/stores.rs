@@ -2,12 +2,15 @@
 //! was counted meanwhile is there afterwards.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use object_store::multipart::MultipartStore;
 use serde_json::json;
 
 use crate::support::pg::{self, Database};
+use crate::support::proxy::{Mode, Proxy};
 use crate::support::services::Private;
 use crate::support::{Obtrace, Options, block_on, bucket, post};
 
@@ -102,6 +105,130 @@ fn with_postgres_away_known_keys_go_on_and_what_they_sent_is_counted_when_it_is_
     postgres.start_again();
     until("what came then is counted too", || counted() == 22);
     assert_eq!(obtrace.stop().code(), Some(0));
+}
+
+/// What came of requests that were sent as fast as the pace of a sender allows.
+#[derive(Default)]
+struct Sent {
+    admitted: AtomicUsize,
+    refused: AtomicUsize,
+    slow: parking_lot::Mutex<Vec<Duration>>,
+}
+
+/// Sends to one edge until told to stop, some hundred requests a second.
+fn sender(url: String, sent: Arc<Sent>, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        block_on(async {
+            let client = reqwest::Client::new();
+            while !stop.load(Ordering::SeqCst) {
+                let request = client.post(&url).header("content-type", "application/json");
+                let begun = Instant::now();
+                let answer = request.header("x-api-key", "paced-key").body(log_record()).send().await;
+                match answer.expect("an answer").status().as_u16() {
+                    200 => {
+                        sent.admitted.fetch_add(1, Ordering::SeqCst);
+                        sent.slow.lock().push(begun.elapsed());
+                    }
+                    429 => drop(sent.refused.fetch_add(1, Ordering::SeqCst)),
+                    other => panic!("status {other}"),
+                }
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
+        });
+    })
+}
+
+impl Sent {
+    /// Admitted so far, and the 95th percentile of the times of those since the last call.
+    fn cut(&self) -> (usize, Duration) {
+        let mut times = std::mem::take(&mut *self.slow.lock());
+        times.sort();
+        let p95 = times.get(times.len() * 95 / 100).copied().unwrap_or_default();
+        (self.admitted.load(Ordering::SeqCst), p95)
+    }
+}
+
+/// The plan of the tenant, as an edge knows it.
+fn plan_at(obtrace: &Obtrace) -> String {
+    let url = format!("{}/api/v1/gate", obtrace.api);
+    block_on(async {
+        let answer = reqwest::Client::new().get(url).header("x-api-key", "paced-key").send().await;
+        let answer: serde_json::Value = answer.expect("an answer").json().await.expect("json");
+        answer["plan"].as_str().unwrap_or_default().to_owned()
+    })
+}
+
+fn fail_open(obtrace: &Obtrace) -> f64 {
+    let (_, page) = obtrace.get("/metrics");
+    let lines = page.as_str().unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
+    let counts = lines.iter().filter(|line| line.starts_with("obtrace_gate_fail_open"));
+    counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+}
+
+#[test]
+fn with_redis_frozen_or_slow_two_edges_hold_the_rate_but_for_a_lease_each_and_nobody_waits() {
+    const RATE: usize = 40;
+    let dir = tempfile::tempdir().expect("tempdir");
+    let redis = Private::start("redis");
+    let url = redis.line("OBTRACE_TEST_REDIS");
+    let proxy = Proxy::start(url.trim_start_matches("redis://"));
+    let set = [
+        "store.cache.backend=redis",
+        "tenant.gate.every=500ms",
+        "tenant.gate.stale_after=1500ms",
+        "tenant.gate.lease=250ms",
+        "telemetry.engine.memory_limit=512MiB",
+    ];
+    let through = proxy.in_front_of(&url);
+    let edges = ["a", "b"].map(|name| {
+        let options =
+            options(&set, &[("OBTRACE__STORE__CACHE__URL", &through)], config(dir.path(), RATE as u32));
+        Obtrace::start(&dir.path().join(name), options)
+    });
+    // Who has never reached the cache knows no plan and lets everything in.
+    for edge in &edges {
+        until("the plan is known", || plan_at(edge) == "paced");
+    }
+    let (sent, stop) = (Arc::new(Sent::default()), Arc::new(AtomicBool::new(false)));
+    let begun = Instant::now();
+    let senders =
+        edges.each_ref().map(|edge| sender(format!("{}/v1/logs", edge.http), sent.clone(), stop.clone()));
+    let phase = |seconds: u64| {
+        std::thread::sleep(Duration::from_secs(seconds));
+        sent.cut()
+    };
+    phase(1);
+    let (there, p95_there) = phase(4);
+    redis.freeze("redis");
+    let (frozen, p95_frozen) = phase(5);
+    let counted = edges.iter().map(fail_open).sum::<f64>();
+    redis.thaw("redis");
+    let (back, _) = phase(3);
+    proxy.set(Mode::Latency(Duration::from_secs(1)));
+    let (slow, p95_slow) = phase(5);
+    proxy.set(Mode::Pass);
+    let (last, _) = phase(3);
+    stop.store(true, Ordering::SeqCst);
+    senders.into_iter().for_each(|sender| sender.join().expect("a sender"));
+    let by_rate = (begun.elapsed().as_secs_f64() * RATE as f64) as usize;
+    let lease = RATE / 4;
+    println!(
+        "admitted {last} of {by_rate} by the rate; refused {}; while frozen {}, while slow {}; p95 there {p95_there:?}, \
+         frozen {p95_frozen:?}, slow {p95_slow:?}; let in for want of knowledge {counted}; by phases \
+         {there} {frozen} {back} {slow} {last}",
+        sent.refused.load(Ordering::SeqCst),
+        frozen - there,
+        slow - back,
+    );
+    // A second's burst, and for each of the two outages a lease on each edge.
+    assert!(last <= by_rate + RATE + 4 * lease, "{last} of {by_rate}");
+    for (name, admitted) in [("frozen", frozen - there), ("slow", slow - back)] {
+        assert!(admitted >= 5 * RATE * 7 / 10, "{name}: the rate goes on: {admitted}");
+    }
+    assert!(counted > 0.0, "that nothing fresh is known is counted");
+    for p95 in [p95_frozen, p95_slow] {
+        assert!(p95 < p95_there + Duration::from_millis(20), "{p95:?} after {p95_there:?}");
+    }
 }
 
 #[test]
