@@ -7,24 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::actors::serve::reloader::RELOAD_DEADLINE;
-use crate::backends::event_log::LogError;
-use crate::backends::event_log::embedded::{
-    DedupWindow, EmbeddedLog, EmbeddedLogConfig, GroupCommit, OpenReport, TopicConfig,
-};
+use crate::backends::event_log::EventLog;
 use crate::backends::plans::ConfiguredPlans;
 use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::clock;
 use crate::config::live::LiveConfig;
 use crate::config::roles::Role;
-use crate::config::stream::Compression;
-use crate::config::supervision::OnRootLimit;
+use crate::config::supervision::{OnRootLimit, PoolRuntime};
 use crate::config::{Config, Loaded};
 use crate::domain::auth::KeyLog;
 use crate::domain::failure::FailureClass;
-use crate::domain::signal::{DLQ_TOPIC, REPLAYS_TOPIC, RETRY_TOPICS, Signal};
 use crate::domain::usage::Meter;
 use crate::messages::serve::ReloadConfig;
 use crate::supervisors::kernel::black_box::BlackBox;
@@ -36,7 +32,7 @@ use crate::supervisors::kernel::tree::{Tree, TreeView};
 use crate::supervisors::kernel::watchdog::WatchdogPolicy;
 use crate::supervisors::tuning::reload::Origin;
 use crate::supervisors::{
-    IO_THREADS, Parts, access, backends, black_boxes, inspection, policies, store, tree,
+    IO_THREADS, Parts, access, backends, black_boxes, inspection, log, policies, store, tree,
 };
 use crate::telemetry::metrics::Metrics;
 
@@ -60,27 +56,32 @@ pub fn run(loaded: Loaded, origin: Origin) -> ExitCode {
         return fail(EXIT_CONFIG, "the I/O runtime cannot be started: is the limit of threads reached?");
     };
     let system = actix::System::new();
-    let code = system.block_on(serve(LiveConfig::new(loaded), origin, io.handle().clone()));
-    // Connections that outlived their listener are not waited for.
-    io.shutdown_timeout(Duration::from_secs(1));
+    let io = Arc::new(io);
+    let code = system.block_on(serve(LiveConfig::new(loaded), origin, &io));
+    // Connections that outlived their listener are not waited for. An arbiter thread that did not end may hold it still.
+    if let Ok(io) = Arc::try_unwrap(io) {
+        io.shutdown_timeout(Duration::from_secs(1));
+    }
     ExitCode::from(code)
 }
 
-async fn serve(live: LiveConfig, origin: Origin, io: tokio::runtime::Handle) -> u8 {
+async fn serve(live: LiveConfig, origin: Origin, io: &Arc<Runtime>) -> u8 {
     let config = live.now();
     tracing::info!(roles = config.roles_text(), "starting");
-    let (log, report) = match open_log(&config) {
-        Ok(opened) => opened,
+    let log = match log::open(&config) {
+        Ok(log) => log,
         Err(error) => return report_failure(EXIT_CONFIG, &error.to_string()),
     };
-    tell_open(&report);
-    let parts = match parts(&live, origin, &log, io) {
+    let parts = match parts(&live, origin, &log, io.handle().clone()) {
         Ok(parts) => parts,
         Err(error) => return report_failure(EXIT_CONFIG, &error),
     };
     // Before anything is announced: without a handler the signal would end the process.
     actix_rt::spawn(reload_on_signal(parts.reloads.port()));
     let pools = Pools::watched(pool_sizes(&config), watchdog(&config));
+    let sharing =
+        config.supervision.pools.all().into_iter().filter(|(_, pool)| pool.runtime == PoolRuntime::Io);
+    sharing.for_each(|(name, _)| pools.share(name, io.clone()));
     let mut running = match black_box(&live) {
         Ok(black_box) => Tree::start_recorded(&tree(&parts), pools, black_box),
         Err(why) => return report_failure(EXIT_CONFIG, &why),
@@ -117,7 +118,7 @@ fn pool_sizes(config: &Config) -> PoolSizes {
 fn parts(
     live: &LiveConfig,
     origin: Origin,
-    log: &EmbeddedLog,
+    log: &Arc<dyn EventLog>,
     io: tokio::runtime::Handle,
 ) -> Result<Parts, String> {
     let config = live.now();
@@ -130,7 +131,7 @@ fn parts(
         live: live.clone(),
         origin: Arc::new(origin),
         reloads: Lane::new("serve.reloader", policies::resolve(&config, "serve.reloader").lane),
-        log: Arc::new(log.clone()),
+        log: Arc::clone(log),
         telemetry: Arc::new(telemetry),
         state: backends::state(&config, &io)?,
         blobs: backends::blobs(&config, &io)?,
@@ -145,45 +146,6 @@ fn parts(
         io,
         view: Arc::new(ArcSwap::from_pointee(None)),
     })
-}
-
-fn open_log(config: &Config) -> Result<(EmbeddedLog, OpenReport), LogError> {
-    let stream = &config.stream;
-    let topic = |name: &str, partitions| TopicConfig {
-        name: name.to_owned(),
-        partitions,
-        retention_age: Some(stream.retention_age),
-        retention_bytes: Some(stream.retention_bytes.as_u64()),
-    };
-    let mut topics: Vec<TopicConfig> =
-        Signal::ALL.iter().map(|s| topic(s.topic(), stream.partitions)).collect();
-    // Dead letters are kept until somebody has looked at them; only their size is bounded.
-    topics.push(TopicConfig { retention_age: None, ..topic(DLQ_TOPIC, 1) });
-    topics.push(TopicConfig { retention_age: None, ..topic(REPLAYS_TOPIC, 1) });
-    // What waits on a rung must not go before it is due, however much it is: only what is older than the wait ages.
-    let signals = u32::try_from(Signal::ALL.len()).unwrap_or(u32::MAX);
-    topics.extend(RETRY_TOPICS.into_iter().zip(config.process.retry.waits()).map(|(rung, wait)| {
-        TopicConfig {
-            retention_age: Some(stream.retention_age.saturating_add(wait)),
-            retention_bytes: None,
-            ..topic(rung, signals)
-        }
-    }));
-    EmbeddedLog::open(EmbeddedLogConfig {
-        segment_bytes: stream.segment_bytes.as_u64(),
-        max_record_bytes: stream.max_record_bytes.as_usize(),
-        queue_bytes: stream.queue_bytes.as_usize(),
-        group_commit: GroupCommit::default(),
-        dedup_window: DedupWindow { records: stream.dedup.records as usize, age: stream.dedup.age },
-        compression: stream.compression == Compression::Lz4,
-        ..EmbeddedLogConfig::new(config.data_dir.join("log"), topics)
-    })
-}
-
-fn tell_open(report: &OpenReport) {
-    if report.torn_bytes > 0 || report.corrupt > 0 {
-        tracing::warn!(?report, "the event log was cut at a torn tail; nothing of it had been acknowledged");
-    }
 }
 
 /// Tells a person where to send and where to look.
@@ -255,7 +217,7 @@ async fn lame_duck(view: &TreeView, wait: Duration) {
     }
 }
 
-async fn stopped(running: Tree, live: &LiveConfig, log: &EmbeddedLog) -> u8 {
+async fn stopped(running: Tree, live: &LiveConfig, log: &Arc<dyn EventLog>) -> u8 {
     let (begun, supervision) = (clock::now(), live.now().supervision.clone());
     lame_duck(&running.view(), supervision.lame_duck).await;
     tracing::info!("stopping");
@@ -288,7 +250,7 @@ async fn ended_by_itself(
     reason: &ExitReason,
     parts: &Parts,
     stop: Pin<&mut impl Future<Output = ()>>,
-    log: &EmbeddedLog,
+    log: &Arc<dyn EventLog>,
 ) -> u8 {
     let is_config = matches!(reason, ExitReason::Failed(FailureClass::Config, _));
     if parts.config().supervision.on_root_limit == OnRootLimit::Halt && !is_config {

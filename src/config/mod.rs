@@ -8,6 +8,7 @@
 pub mod effect;
 pub mod error;
 pub mod ingest;
+pub mod kafka;
 pub mod layers;
 pub mod live;
 pub mod node;

@@ -2,6 +2,7 @@
 //! refused, and so are roles that would each keep a log or an engine of their own.
 
 use super::error::suggest;
+use super::kafka::LogBackend;
 use super::reader::{Leaf, Reader};
 use super::schema::leaf_setting;
 use super::{Config, telemetry::TelemetryConfig};
@@ -95,9 +96,10 @@ impl Config {
         // What is taken in, and what Obtrace tells of itself, would lie in a log that nobody reads.
         let ends = [Role::IngestEdge, Role::WorkerOtlp];
         let missing: Vec<Role> = ends.into_iter().filter(|role| !self.has_role(*role)).collect();
-        if !missing.is_empty() {
+        if !missing.is_empty() && self.stream.backend == LogBackend::Embedded {
             let why = format!(
-                "leaves out {}, but the event log is in data_dir, where no other process gets at it: run {} in one process",
+                "leaves out {}, but the event log is in data_dir, where no other process gets at it: \
+                 set stream.backend to \"kafka\", or run {} in one process",
                 list(&missing),
                 list(&ends),
             );

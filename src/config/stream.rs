@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::kafka::{KafkaConfig, LogBackend};
 use super::reader::Reader;
 use super::schema::{Validate, config_enum, config_struct};
 use super::units::ByteSize;
@@ -17,15 +18,18 @@ config_enum! {
 }
 
 config_struct! {
-    /// The embedded log.
+    /// The event log.
     pub struct StreamConfig {
-        /// Partitions of each topic: how many consumers can work on it at once. Fixed when a topic is first made.
+        /// Where it is: "embedded" in the data folder, or "kafka" at brokers that several processes share.
+        backend: LogBackend = LogBackend::Embedded,
+        /// Partitions of each topic: how many consumers can work on it at once. May grow, never shrink; while it grows, a
+        /// client's resend may be taken for something new. The same for all processes.
         partitions: u32 = 2,
-        /// A log file is closed at this size. Retention removes whole files.
+        /// A file of the embedded log is closed at this size. Retention removes whole files.
         segment_bytes: ByteSize = ByteSize::mib(64),
         /// Largest record. A request that encodes larger is refused as too large.
         max_record_bytes: ByteSize = ByteSize::mib(96),
-        /// Bytes waiting for the disk. Above it appends are refused and clients are told to come back.
+        /// Bytes waiting for the disk, or for the brokers. Above it appends are refused and clients are told to come back.
         queue_bytes: ByteSize = ByteSize::mib(128),
         /// Compression of payloads in the log: "lz4" or "none".
         compression: Compression = Compression::Lz4,
@@ -35,6 +39,8 @@ config_struct! {
         retention_bytes: ByteSize = ByteSize::gib(8),
         /// By what a client's resend after a lost answer is recognised.
         dedup: DedupConfig = DedupConfig::default(),
+        /// Kafka or Redpanda.
+        kafka: KafkaConfig = KafkaConfig::default(),
     }
 }
 
@@ -76,6 +82,9 @@ impl Validate for StreamConfig {
                     self.retention_bytes, self.segment_bytes
                 ),
             );
+        }
+        if self.backend == LogBackend::Kafka && self.kafka.brokers.is_empty() {
+            at.refuse(&["backend"], "is \"kafka\": name some brokers in stream.kafka.brokers");
         }
         if self.retention_age.is_zero() {
             at.refuse(&["retention_age"], "must be more than 0");

@@ -32,6 +32,7 @@ pub mod access;
 pub mod backends;
 pub mod ingest;
 pub mod kernel;
+pub mod log;
 pub mod policies;
 pub mod process;
 pub mod roles;

@@ -10,7 +10,7 @@ use crate::config::{Config, ConfigError, Provenance};
 use super::kernel::policy as kernel;
 
 /// Every path of the tree that has a policy, in start order.
-pub const PATHS: [&str; 29] = [
+pub const PATHS: [&str; 30] = [
     "",
     "store",
     "store.engine",
@@ -30,6 +30,7 @@ pub const PATHS: [&str; 29] = [
     "process",
     "process.otlp",
     "stream_in",
+    "stream_in.members",
     "stream_in.consumers",
     "serve",
     "serve.query",
@@ -122,6 +123,8 @@ fn built_in(config: &Config, path: &str) -> NodePolicy {
             lane(&mut policy, 8, 1);
             policy.stop.drain = Duration::from_secs(2);
         }
+        // To leave a group is one message to the broker.
+        "stream_in.members" => policy.stop.drain = Duration::from_secs(3),
         "stream_in.consumers" => {
             policy.place = Place::ByKey;
             policy.intensity_per = IntensityPer::Child;

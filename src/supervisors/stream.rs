@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use crate::actors::stream::consumer::{ConsumerDeps, PartitionConsumer, Rung};
 use crate::actors::stream::letters::LetterDesk;
+use crate::actors::stream::membership::{Membership, MembershipDeps};
 use crate::actors::stream::producer::Producer;
 use crate::actors::stream::retention::Retention;
 use crate::actors::stream::self_telemetry::{SelfTelemetry, SelfTelemetryDeps};
+use crate::config::kafka::LogBackend;
 use crate::domain::signal::{RETRY_TOPICS, Signal};
 use crate::messages::process::ProcessBlock;
 use crate::messages::stream::{AppendRecord, AskLetters};
@@ -72,32 +74,57 @@ fn self_telemetry(parts: &Parts, producer: Port<AppendRecord>) -> ChildSpec {
 const RUNG_RECORDS: u64 = 256;
 
 /// The reading end: one consumer per partition of each signal's topic and of each rung of the retry ladder, in a dynamic
-/// group.
+/// group. Of a log that processes share, those whose partitions are this process's.
 pub fn stream_in(parts: &Parts, process: &Port<ProcessBlock>) -> ChildSpec {
-    let policy = parts.policy("stream_in.consumers");
     let group = Group::default();
-    let process_id = rand::random();
-    let want = |name: String, deps: ConsumerDeps| {
-        let consumer = ChildSpec::worker(name, policy.clone(), move |_| PartitionConsumer::new(deps.clone()));
-        group.want(consumer.build());
-    };
-    for signal in Signal::ALL {
-        for partition in 0..parts.log.partitions(signal.topic()).unwrap_or(0) {
-            let deps = consumer_deps(parts, process, signal.topic(), partition, process_id);
-            want(format!("{signal}-{partition}"), deps);
+    let consumers = ChildSpec::group("consumers", parts.policy("stream_in.consumers"), group.clone());
+    let make = consumer_of(parts, process);
+    let mut children = vec![consumers];
+    if parts.config().stream.backend == LogBackend::Kafka {
+        let deps = MembershipDeps {
+            log: Arc::clone(&parts.log),
+            group: WORKER_GROUP,
+            consumers: group,
+            make: Arc::new(make),
+            wanted: Arc::default(),
+        };
+        let policy = parts.policy("stream_in.members");
+        let members = ChildSpec::worker("members", policy, move |_| Membership::new(deps.clone()));
+        // Before the consumers, so that it leaves the group after them.
+        children.insert(0, members.build());
+    } else {
+        let topics = Signal::ALL.map(Signal::topic).into_iter().chain(RETRY_TOPICS);
+        for topic in topics {
+            let partitions = 0..parts.log.partitions(topic).unwrap_or(0);
+            partitions.filter_map(|partition| make(topic, partition)).for_each(|spec| group.want(spec));
         }
     }
-    // A rung that is left out is read all the same: it may hold what was put there before.
-    for (topic, wait) in RETRY_TOPICS.into_iter().zip(parts.config().process.retry.waits()) {
-        for signal in Signal::ALL {
-            let mut deps = consumer_deps(parts, process, topic, signal.number(), process_id);
-            deps.rung = Some(Rung { wait, records: RUNG_RECORDS });
-            let rung = topic.trim_start_matches("obtrace.").replace('.', "-");
-            want(format!("{rung}-{signal}"), deps);
-        }
+    ChildSpec::supervisor("stream_in", parts.policy("stream_in"), children)
+}
+
+/// Makes the consumer of a partition. A rung that is left out is read all the same: it may hold what was put there before.
+fn consumer_of(
+    parts: &Parts,
+    process: &Port<ProcessBlock>,
+) -> impl Fn(&str, u32) -> Option<ChildSpec> + Send + Sync + use<> {
+    let (parts, process, process_id) = (parts.clone(), process.clone(), rand::random());
+    move |topic, partition| {
+        let signal = Signal::ALL.into_iter().find(|signal| signal.topic() == topic);
+        let waits = parts.config().process.retry.waits();
+        let rung = RETRY_TOPICS.into_iter().zip(waits).find(|(rung, _)| *rung == topic);
+        let (name, topic, rung) = match (signal, rung) {
+            (Some(signal), _) => (format!("{signal}-{partition}"), signal.topic(), None),
+            (None, Some((rung, wait))) => {
+                let signal = Signal::ALL.into_iter().find(|signal| signal.number() == partition)?;
+                let short = rung.trim_start_matches("obtrace.").replace('.', "-");
+                (format!("{short}-{signal}"), rung, Some(Rung { wait, records: RUNG_RECORDS }))
+            }
+            (None, None) => return None,
+        };
+        let deps = ConsumerDeps { rung, ..consumer_deps(&parts, &process, topic, partition, process_id) };
+        let policy = parts.policy("stream_in.consumers");
+        Some(ChildSpec::worker(name, policy, move |_| PartitionConsumer::new(deps.clone())).build())
     }
-    let consumers = ChildSpec::group("consumers", policy.clone(), group);
-    ChildSpec::supervisor("stream_in", parts.policy("stream_in"), vec![consumers])
 }
 
 fn consumer_deps(

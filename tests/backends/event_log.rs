@@ -1,4 +1,4 @@
-//! The contract of the event log port, as functions over any implementation, and its run against the embedded one.
+//! The contract of the event log port, as functions over any implementation, and its run against each of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,31 +144,39 @@ pub async fn a_record_over_the_limit_is_refused(log: Log) {
     assert_eq!(append(&log, "beta", 0, "small").await, 0);
 }
 
-/// Runs contract functions against a fresh embedded log each, as one test each.
-macro_rules! embedded {
-    ($($name:ident)*) => {
-        mod embedded {
-            $(
-                #[tokio::test]
-                async fn $name() {
-                    let dir = tempfile::tempdir().unwrap();
-                    super::$name(super::embedded_log(dir.path())).await;
-                }
-            )*
+/// Runs the whole contract against a fresh log each of what `$with` opens, as one test each.
+macro_rules! contract {
+    ($with:path) => {
+        $crate::event_log::contract! { $with:
+            what_is_appended_is_read_in_order
+            an_unknown_partition_is_named
+            a_repeat_is_not_written_again
+            a_waiter_wakes_when_the_record_is_there
+            concurrent_appends_get_offsets_without_gaps
+            a_commit_is_found_by_the_next_claim
+            a_later_claim_fences_the_earlier
+            a_senseless_commit_is_refused
+            a_record_over_the_limit_is_refused
         }
     };
+    ($with:path: $($name:ident)*) => { $(
+        #[tokio::test]
+        async fn $name() {
+            $with($crate::event_log::$name).await;
+        }
+    )* };
 }
+pub(crate) use contract;
 
-embedded! {
-    what_is_appended_is_read_in_order
-    an_unknown_partition_is_named
-    a_repeat_is_not_written_again
-    a_waiter_wakes_when_the_record_is_there
-    concurrent_appends_get_offsets_without_gaps
-    a_commit_is_found_by_the_next_claim
-    a_later_claim_fences_the_earlier
-    a_senseless_commit_is_refused
-    a_record_over_the_limit_is_refused
+mod embedded {
+    use super::{Log, embedded_log};
+
+    async fn with_embedded_log<F: Future<Output = ()>>(test: impl FnOnce(Log) -> F) {
+        let dir = tempfile::tempdir().unwrap();
+        test(embedded_log(dir.path())).await;
+    }
+
+    super::contract!(with_embedded_log);
 }
 
 fn embedded_log(dir: &std::path::Path) -> Log {

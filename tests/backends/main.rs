@@ -8,6 +8,7 @@ mod cache;
 mod engine;
 mod event_log;
 mod event_log_embedded;
+mod event_log_kafka;
 mod leases;
 mod locks;
 #[path = "../support/pg.rs"]

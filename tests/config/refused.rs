@@ -109,11 +109,11 @@ fn roles_that_would_each_keep_a_log_or_an_engine_are_refused() {
         ),
         (
             format!("roles = [\"ingest-edge\"]\n{url}"),
-            "F:1: roles leaves out worker-otlp, but the event log is in data_dir, where no other process gets at it: run ingest-edge, worker-otlp in one process",
+            "F:1: roles leaves out worker-otlp, but the event log is in data_dir, where no other process gets at it: set stream.backend to \"kafka\", or run ingest-edge, worker-otlp in one process",
         ),
         (
             format!("roles = [\"query-gateway\"]\n{url}"),
-            "F:1: roles leaves out ingest-edge, worker-otlp, but the event log is in data_dir, where no other process gets at it: run ingest-edge, worker-otlp in one process",
+            "F:1: roles leaves out ingest-edge, worker-otlp, but the event log is in data_dir, where no other process gets at it: set stream.backend to \"kafka\", or run ingest-edge, worker-otlp in one process",
         ),
         (
             "roles = [\"worker-otlp\", \"ingest-edge\"]".to_owned(),

@@ -4,6 +4,7 @@
 mod support;
 
 mod clients;
+mod cluster;
 #[cfg(feature = "chaos")]
 mod crashes;
 mod examples;
@@ -13,6 +14,7 @@ mod faults;
 #[cfg(feature = "chaos")]
 mod field;
 mod ingest;
+mod kafka;
 #[cfg(feature = "chaos")]
 mod letters;
 mod migrate;

@@ -98,6 +98,19 @@ struct Turn {
     probe: Probe,
 }
 
+/// The claim, until it is given back.
+struct Held<'a> {
+    deps: &'a ConsumerDeps,
+    claim: Claim,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let ConsumerDeps { log, group, topic, partition, .. } = self.deps;
+        log.release(group, topic, *partition, self.claim);
+    }
+}
+
 /// Why the loop cannot go on with this claim.
 enum Stop {
     Drained,
@@ -133,11 +146,18 @@ impl Turn {
 
     async fn claim_and_consume(&self) -> Stop {
         let deps = &self.deps;
-        let claimed = deps.log.claim(deps.group, deps.topic, deps.partition).await;
+        // A log that is shared may take its time to say whose the partition is.
+        let claimed = tokio::select! {
+            biased;
+            _ = self.probe.drained() => return Stop::Drained,
+            claimed = deps.log.claim(deps.group, deps.topic, deps.partition) => claimed,
+        };
         let (claim, mut position) = match claimed {
             Ok(claimed) => claimed,
             Err(error) => return error.into(),
         };
+        // However this ends, the partition need not wait for us.
+        let _held = Held { deps, claim };
         self.probe.ready();
         loop {
             if self.probe.paused() && self.drained_while_paused().await {
@@ -373,10 +393,11 @@ impl Turn {
 
     /// Where the committed offset is, and how many records are in the partition behind it.
     fn show_lag(&self, committed: u64) {
-        let bounds = self.deps.log.bounds(self.deps.topic, self.deps.partition);
+        let ConsumerDeps { log, topic, partition, .. } = &self.deps;
         // A log that cannot say is found out by reading from it.
-        if let Ok((_, end)) = bounds {
-            self.probe.gauge("lag", end.saturating_sub(committed) as f64);
+        if let Ok((_, end)) = log.bounds(topic, *partition) {
+            let next = log.skip(topic, *partition, committed);
+            self.probe.gauge("lag", end.saturating_sub(next) as f64);
             self.probe.gauge("committed", committed as f64);
         }
     }

@@ -3,6 +3,7 @@
 
 pub mod consumer;
 pub mod letters;
+pub mod membership;
 pub mod producer;
 pub mod retention;
 pub mod self_telemetry;

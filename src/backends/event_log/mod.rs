@@ -3,14 +3,19 @@
 //! In: records from the edge. Out: the same records, by offset, to partition consumers. What may fail: [`LogError`].
 //! One contract suite (`tests/backends/event_log.rs`) runs against every implementation.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
 use crate::domain::failure::{Classified, FailureClass};
 
+pub mod dedup;
 pub mod embedded;
+pub mod kafka;
 
 /// Most bytes of metadata a commit may carry.
 pub const MAX_METADATA_BYTES: usize = 4096;
@@ -74,6 +79,25 @@ pub struct Committed {
 /// A consumer's right to commit for a partition. A later claim of the same (group, topic, partition) fences all earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Claim(pub u64);
+
+/// The partitions that a consumer group has given to this process, each (topic, partition) with the number of the
+/// assignment: one that went away and came back has another number, and everything claimed before is void.
+pub type Assigned = BTreeMap<(String, u32), u64>;
+
+/// Figures of a log whose server is elsewhere, since the process started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RemoteStats {
+    /// Bytes on their way to the brokers.
+    pub queued_bytes: u64,
+    /// Appends that were not acknowledged.
+    pub delivery_errors: u64,
+    /// Times a group gave this process partitions or took some away.
+    pub rebalances: u64,
+    /// Commits that came too late: the partition was another's by then.
+    pub fenced: u64,
+    /// Repeats that were not written, or left out in reading.
+    pub duplicates: u64,
+}
 
 /// Why the log refused or failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -146,6 +170,12 @@ pub enum LogError {
         /// First offset after the damage that can be read.
         next: Offset,
     },
+    /// The brokers cannot be reached, or do not answer in time. It may be tried again.
+    #[error("the event log's brokers: {0}")]
+    Away(String),
+    /// The brokers refuse what an operator has to set right.
+    #[error("the event log's brokers refuse: {0}")]
+    Settings(String),
     /// The log is closed.
     #[error("the log is closed")]
     Closed,
@@ -160,11 +190,11 @@ impl From<std::io::Error> for LogError {
 impl Classified for LogError {
     fn class(&self) -> FailureClass {
         match self {
-            Self::NoPartition { .. } | Self::Open { .. } => FailureClass::Config,
+            Self::NoPartition { .. } | Self::Open { .. } | Self::Settings(_) => FailureClass::Config,
             Self::MetadataTooLong { .. } | Self::BeyondEnd { .. } => FailureClass::Bug,
             Self::TooLarge { .. } | Self::Corrupt { .. } => FailureClass::Poison,
             Self::Full => FailureClass::Overload,
-            Self::Io(_) | Self::Closed | Self::OutOfRange { .. } => FailureClass::Dependency,
+            Self::Io(_) | Self::Away(_) | Self::Closed | Self::OutOfRange { .. } => FailureClass::Dependency,
             Self::Fenced => FailureClass::Fenced,
         }
     }
@@ -231,6 +261,48 @@ pub trait EventLog: Send + Sync + 'static {
         Box::pin(async { Ok(0) })
     }
 
-    /// The committed position of a group, without claiming it (for lag and listings).
+    /// The committed position of a group, without claiming it (for lag and listings). A log that is shared knows it only
+    /// of partitions that this process claimed.
     fn committed(&self, group: &str, topic: &str, partition: u32) -> Result<Option<Committed>, LogError>;
+
+    /// Gives a claim back: whoever held it is done. Nothing happens when it was superseded.
+    fn release(&self, _group: &str, _topic: &str, _partition: u32, _claim: Claim) {}
+
+    /// The partitions that `group` has given to this process, as they come and go; the first call joins the group.
+    /// `None` where all partitions are this process's for good.
+    ///
+    /// A partition that leaves the set is kept from others until its claim is released, or for a bounded time; after
+    /// that its claim is fenced.
+    fn assigned(&self, _group: &str) -> Option<watch::Receiver<Assigned>> {
+        None
+    }
+
+    /// Gives all partitions of `group` back and leaves it, so that others need not wait until they miss us.
+    fn leave(&self, _group: &str) -> BoxFuture<'static, ()> {
+        Box::pin(async {})
+    }
+
+    /// The first offset from `from` on at which there may be a record to read, as far as is known without waiting: what
+    /// the log leaves out as a repeat counts for nothing, in lag for one.
+    fn skip(&self, _topic: &str, _partition: u32, from: Offset) -> Offset {
+        from
+    }
+
+    /// What stands in the way of the log at the moment, if something does.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
+    /// Figures, where the log's server is elsewhere.
+    fn remote_stats(&self) -> Option<RemoteStats> {
+        None
+    }
+
+    /// Makes what is queued durable and closes the log, within `deadline`; blocks.
+    ///
+    /// # Errors
+    /// What was not done by then.
+    fn close(&self, _deadline: Duration) -> Result<(), LogError> {
+        Ok(())
+    }
 }

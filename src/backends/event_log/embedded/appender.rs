@@ -11,11 +11,11 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
-use super::dedup::Seen;
 use super::frame::{Body, HEAD_LEN, Head};
 use super::partition::Partition;
 use super::segment::{FILE_HEADER_LEN, Segment};
 use super::shared::Shared;
+use crate::backends::event_log::dedup::Seen;
 use crate::backends::event_log::{Appended, LogError, Offset};
 
 /// Where the answer to an append goes.

@@ -34,7 +34,6 @@ use shared::{Shared, SyncFile};
 
 mod appender;
 mod counters;
-mod dedup;
 mod folder;
 mod frame;
 mod groups;
@@ -48,8 +47,8 @@ mod shared;
 mod walk;
 mod writer;
 
+pub use super::dedup::DedupWindow;
 pub use counters::{LogStats, PartitionStats};
-pub use dedup::DedupWindow;
 pub use queue::GroupCommit;
 pub use retention::RetentionReport;
 
@@ -259,6 +258,10 @@ fn group_key(group: &str, topic: &str, partition: u32) -> GroupKey {
 }
 
 impl EventLog for EmbeddedLog {
+    fn close(&self, deadline: Duration) -> Result<(), LogError> {
+        Self::close(self, deadline)
+    }
+
     fn enforce_retention(&self, now_ns: u64) -> BoxFuture<'static, Result<usize, LogError>> {
         let log = self.clone();
         Box::pin(async move {

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use super::OpenReport;
 use super::appender::Appender;
-use super::dedup::{DedupWindow, Seen};
 use super::partition::Partition;
 use super::segment::{FILE_HEADER_LEN, Segment, Walked, check_header, create_file, open_file, sync_dir};
 use super::walk::{Found, Walker};
 use crate::backends::event_log::Offset;
+use crate::backends::event_log::dedup::{DedupWindow, Seen};
 use crate::clock;
 
 const HEAD_READ_AHEAD: u64 = 4 * 1024;

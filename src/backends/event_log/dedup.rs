@@ -19,32 +19,32 @@ impl Default for DedupWindow {
 }
 
 /// The keys of one partition, oldest first.
-pub(super) struct Seen {
+pub(crate) struct Seen {
     window: DedupWindow,
     order: VecDeque<(u128, u64, u64)>,
     by_key: HashMap<u128, u64>,
 }
 
 impl Seen {
-    pub(super) fn new(window: DedupWindow) -> Self {
+    pub(crate) fn new(window: DedupWindow) -> Self {
         Self { window, order: VecDeque::new(), by_key: HashMap::new() }
     }
 
     /// Offset of the first copy of `key`, if it is in the window at `now_ns`.
-    pub(super) fn find(&mut self, key: u128, now_ns: u64) -> Option<u64> {
+    pub(crate) fn find(&mut self, key: u128, now_ns: u64) -> Option<u64> {
         self.expire(now_ns);
         self.by_key.get(&key).copied()
     }
 
     /// Remembers `key` as the record at `offset`.
-    pub(super) fn insert(&mut self, key: u128, offset: u64, time_ns: u64) {
+    pub(crate) fn insert(&mut self, key: u128, offset: u64, time_ns: u64) {
         self.order.push_back((key, offset, time_ns));
         self.by_key.insert(key, offset);
         self.expire(time_ns);
     }
 
     /// Forgets the records from `offset` on: they did not become durable.
-    pub(super) fn forget_from(&mut self, offset: u64) {
+    pub(crate) fn forget_from(&mut self, offset: u64) {
         while let Some((key, at, _)) = self.order.back().copied() {
             if at < offset {
                 break;

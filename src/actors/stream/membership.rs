@@ -1,0 +1,216 @@
+//! Membership of a consumer group: keeps the dynamic group of consumers equal to the partitions that are this process's.
+//!
+//! In: the set of partitions that the log shows, as it changes. Out: members of the group wanted and wanted no longer. A
+//! partition that went away and came back is another assignment: its consumer is replaced, for its claim is void. On the
+//! way down the consumers drain first, then the group is left, so that others need not wait until they miss us. What may
+//! fail: nothing here; a log in trouble gives no partitions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use actix::fut::{ActorFutureExt, wrap_future};
+use actix::{ActorContext, AsyncContext};
+use parking_lot::Mutex;
+
+use crate::backends::event_log::{Assigned, EventLog};
+use crate::supervisors::kernel::probe::{Drain, Probe};
+use crate::supervisors::kernel::seat::{Seated, Worker};
+use crate::supervisors::kernel::spec::{ChildSpec, Group};
+
+/// Makes the consumer of a topic's partition; `None` where nothing is to be read there.
+pub type MakeConsumer = dyn Fn(&str, u32) -> Option<ChildSpec> + Send + Sync;
+
+/// What the actor needs.
+#[derive(Clone)]
+pub struct MembershipDeps {
+    /// The log.
+    pub log: Arc<dyn EventLog>,
+    /// Consumer group.
+    pub group: &'static str,
+    /// Where the consumers live.
+    pub consumers: Group,
+    /// Makes them.
+    pub make: Arc<MakeConsumer>,
+    /// Which of them are wanted, and for which assignment; outlives the actor.
+    pub wanted: Arc<Mutex<BTreeMap<String, u64>>>,
+}
+
+/// The actor.
+pub struct Membership {
+    deps: MembershipDeps,
+}
+
+impl Membership {
+    /// A membership of the group that `deps` names.
+    pub fn new(deps: MembershipDeps) -> Self {
+        Self { deps }
+    }
+}
+
+impl Worker for Membership {
+    fn started(&mut self, probe: &Probe, ctx: &mut Seated<Self>) {
+        probe.ready();
+        let follow = follow(self.deps.clone(), probe.clone());
+        ctx.spawn(wrap_future(follow).map(|(), _, ctx: &mut Seated<Self>| ctx.stop()));
+    }
+
+    /// The loop sees the request itself, and leaves the group.
+    fn drain(&mut self, _probe: &Probe, _reads_lane: bool, _ctx: &mut Seated<Self>) {}
+}
+
+async fn follow(deps: MembershipDeps, probe: Probe) {
+    // A log that is this process's alone has nobody to share with.
+    let Some(mut assigned) = deps.log.assigned(deps.group) else { return };
+    loop {
+        let now = assigned.borrow_and_update().clone();
+        probe.gauge("partitions", now.len() as f64);
+        deps.reconcile(&now);
+        probe.progress();
+        tokio::select! {
+            biased;
+            drain = probe.drained() => {
+                if drain == Drain::Shutdown {
+                    deps.log.leave(deps.group).await;
+                }
+                return;
+            }
+            changed = assigned.changed() => if changed.is_err() {
+                // The log has left the group: it is being closed.
+                let _ = probe.drained().await;
+                return;
+            },
+        }
+    }
+}
+
+impl MembershipDeps {
+    /// Makes the consumers those of `assigned`.
+    fn reconcile(&self, assigned: &Assigned) {
+        let mut wanted = self.wanted.lock();
+        let specs: BTreeMap<String, (u64, ChildSpec)> = assigned
+            .iter()
+            .filter_map(|((topic, partition), number)| {
+                let spec = (self.make)(topic, *partition)?;
+                Some((spec.name.to_string(), (*number, spec)))
+            })
+            .collect();
+        wanted.retain(|name, number| {
+            let stays = specs.get(name).is_some_and(|(now, _)| now == number);
+            if !stays {
+                self.consumers.unwant(name);
+            }
+            stays
+        });
+        for (name, (number, spec)) in specs {
+            if !wanted.contains_key(&name) {
+                self.consumers.want(spec);
+                wanted.insert(name, number);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisors::kernel::policy::Policy;
+
+    struct Idle;
+    impl Worker for Idle {}
+
+    struct NoLog;
+
+    fn deps() -> MembershipDeps {
+        let make = |topic: &str, partition: u32| {
+            let name = format!("{topic}-{partition}");
+            (topic != "strange").then(|| ChildSpec::worker(name, Policy::default(), |_| Idle).build())
+        };
+        MembershipDeps {
+            log: Arc::new(NoLog),
+            group: "g",
+            consumers: Group::default(),
+            make: Arc::new(make),
+            wanted: Arc::default(),
+        }
+    }
+
+    fn assigned(places: &[(&str, u32, u64)]) -> Assigned {
+        places.iter().map(|(topic, partition, number)| (((*topic).to_owned(), *partition), *number)).collect()
+    }
+
+    #[test]
+    fn consumers_come_and_go_with_their_partitions() {
+        let deps = deps();
+        deps.reconcile(&assigned(&[("t", 0, 1), ("t", 1, 2), ("strange", 0, 3)]));
+        assert_eq!(deps.consumers.names(), ["t-0", "t-1"]);
+        deps.reconcile(&assigned(&[("t", 1, 2)]));
+        assert_eq!(deps.consumers.names(), ["t-1"]);
+        deps.reconcile(&assigned(&[("t", 1, 4)]));
+        assert_eq!(*deps.wanted.lock(), BTreeMap::from([("t-1".to_owned(), 4)]), "it is replaced");
+        deps.reconcile(&assigned(&[]));
+        assert!(deps.consumers.names().is_empty());
+    }
+
+    mod no_log {
+        use futures_util::future::BoxFuture;
+
+        use super::NoLog;
+        use crate::backends::event_log::*;
+
+        fn never<T: Send + 'static>() -> BoxFuture<'static, Result<T, LogError>> {
+            Box::pin(std::future::ready(Err(LogError::Closed)))
+        }
+
+        impl EventLog for NoLog {
+            fn partitions(&self, _: &str) -> Option<u32> {
+                None
+            }
+            fn append(
+                &self,
+                _: &str,
+                _: u32,
+                _: Record,
+                _: Option<u128>,
+            ) -> BoxFuture<'static, Result<Appended, LogError>> {
+                never()
+            }
+            fn read(
+                &self,
+                _: &str,
+                _: u32,
+                _: Offset,
+                _: usize,
+                _: usize,
+            ) -> BoxFuture<'static, Result<Vec<StoredRecord>, LogError>> {
+                never()
+            }
+            fn wait_for(&self, _: &str, _: u32, _: Offset) -> BoxFuture<'static, Result<(), LogError>> {
+                never()
+            }
+            fn bounds(&self, _: &str, _: u32) -> Result<(Offset, Offset), LogError> {
+                Err(LogError::Closed)
+            }
+            fn claim(
+                &self,
+                _: &str,
+                _: &str,
+                _: u32,
+            ) -> BoxFuture<'static, Result<(Claim, Committed), LogError>> {
+                never()
+            }
+            fn commit(
+                &self,
+                _: &str,
+                _: &str,
+                _: u32,
+                _: Claim,
+                _: Committed,
+            ) -> BoxFuture<'static, Result<(), LogError>> {
+                never()
+            }
+            fn committed(&self, _: &str, _: &str, _: u32) -> Result<Option<Committed>, LogError> {
+                Err(LogError::Closed)
+            }
+        }
+    }
+}

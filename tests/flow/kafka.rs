@@ -1,0 +1,235 @@
+//! Whole processes over real brokers: what is acknowledged is stored once, whatever joins, leaves, is killed or is away.
+//!
+//! The processes share an engine as their telemetry store and a prefix at the brokers. One load generator runs all the
+//! time, sends each batch again until it is accepted, and asks the API for every record in the end.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use obtrace::backends::telemetry::engine::{EngineChild, EngineEndpoint, EngineSpec};
+use serde_json::{Value, json};
+
+use crate::support::services::{self, Private};
+use crate::support::{Obtrace, Options, binary, block_on, post, wait};
+
+const WITHIN: Duration = Duration::from_secs(60);
+/// What takes in and answers; the workers come and go.
+const FRONT: &str = "roles=ingest-edge,query-gateway";
+const WORKER: &str = "roles=worker-otlp";
+
+/// What the processes of a test share.
+struct Site {
+    dir: tempfile::TempDir,
+    store: EngineEndpoint,
+    _engine: EngineChild,
+    brokers: String,
+    prefix: String,
+}
+
+impl Site {
+    fn at(brokers: String) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let dir = tempfile::tempdir().expect("tempdir");
+        let spec = EngineSpec {
+            executable: Some(binary().into()),
+            ready_within: WITHIN,
+            ..EngineSpec::new(dir.path().join("store"))
+        };
+        let engine = block_on(EngineChild::spawn(spec)).expect("the engine starts");
+        let store = engine.endpoint().expect("it is ready");
+        let prefix = format!("f{:x}.{number}.", obtrace::clock::unix_nanos() / 1000);
+        Self { dir, store, _engine: engine, brokers, prefix }
+    }
+
+    fn options(&self, more: &[&str]) -> Options {
+        let mut set = vec![
+            "stream.backend=kafka".to_owned(),
+            format!("stream.kafka.brokers={}", self.brokers),
+            format!("stream.kafka.prefix={}", self.prefix),
+            "stream.kafka.session_timeout=3s".to_owned(),
+            "stream.partitions=4".to_owned(),
+            format!("telemetry.url={}", self.store.url),
+            "process.linger=100ms".to_owned(),
+        ];
+        set.extend(more.iter().map(|set| (*set).to_owned()));
+        let env = vec![("OBTRACE__TELEMETRY__PASSWORD".to_owned(), self.store.secret.clone())];
+        Options { set, env, ..Options::default() }
+    }
+
+    fn start(&self, name: &str, more: &[&str]) -> Obtrace {
+        Obtrace::start(&self.dir.path().join(name), self.options(more))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+}
+
+fn load(obtrace: &Obtrace, journal: &Path, seconds: u64, rate: u64) -> Child {
+    Command::new(binary())
+        .args(["load", "--endpoint", &obtrace.grpc, "--protocol", "grpc", "--signal", "mixed"])
+        .args(["--rate", &rate.to_string(), "--duration", &format!("{seconds}s"), "--batch", "100"])
+        .args(["--connections", "2", "--drain-timeout", "60s", "--journal"])
+        .arg(journal)
+        .args(["--verify", "--api", &obtrace.api, "--verify-timeout", "120s"])
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("spawn load")
+}
+
+fn nothing_lost_or_doubled(mut load: Child) {
+    let status = wait(&mut load, Duration::from_secs(300)).expect("the load generator ends");
+    assert!(status.success(), "the load generator found records missing or doubled: {status}");
+}
+
+/// The node at `path` of the tree.
+fn node(of: &Obtrace, path: &str) -> Value {
+    fn find(node: &Value, path: &str) -> Option<Value> {
+        if node["path"] == path {
+            return Some(node.clone());
+        }
+        node["children"].as_array()?.iter().find_map(|child| find(child, path))
+    }
+    let (_, tree) = of.get("/admin/tree");
+    find(&tree["root"], path).unwrap_or_else(|| panic!("no {path} in {tree:#}"))
+}
+
+fn consumers(of: &Obtrace) -> usize {
+    node(of, "stream_in.consumers")["children"].as_array().map_or(0, Vec::len)
+}
+
+fn until(what: &str, mut good: impl FnMut() -> bool) {
+    let until = Instant::now() + WITHIN;
+    while !good() {
+        assert!(Instant::now() < until, "{what} after {WITHIN:?}");
+        sleep(Duration::from_millis(100));
+    }
+}
+
+fn send_log(to: &Obtrace, body: &str) -> u16 {
+    let time = obtrace::clock::unix_nanos().to_string();
+    let record = json!({"timeUnixNano": time, "body": {"stringValue": body}});
+    let logs = json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]});
+    let url = format!("{}/v1/logs", to.http);
+    post(&url, &[("content-type", "application/json")], serde_json::to_vec(&logs).expect("json")).0
+}
+
+#[test]
+fn what_comes_in_goes_over_the_brokers_and_is_found() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let set = [
+        "stream.backend=kafka".to_owned(),
+        format!("stream.kafka.brokers={}", services::kafka()),
+        format!("stream.kafka.prefix=s{:x}.", obtrace::clock::unix_nanos() / 1000),
+    ];
+    let options = Options { set: set.into(), ..Options::default() };
+    let mut obtrace = Obtrace::start(&dir.path().join("data"), options);
+    until("all partitions are read", || consumers(&obtrace) == 12);
+    nothing_lost_or_doubled(load(&obtrace, &dir.path().join("journal"), 5, 2000));
+    assert!(!dir.path().join("data/log").exists(), "no log in the data folder");
+    let (_, metrics) = obtrace.get("/metrics");
+    let metrics = metrics.as_str().expect("text").to_owned();
+    for line in [
+        "obtrace_child_gauge{path=\"stream_in.consumers.traces-0\",name=\"lag\"}",
+        "obtrace_child_gauge{path=\"broker_out.retention\",name=\"queued_bytes\"}",
+        "obtrace_child_gauge{path=\"broker_out.retention\",name=\"rebalances\"}",
+        "obtrace_child_gauge{path=\"stream_in.members\",name=\"partitions\"} 12",
+    ] {
+        assert!(metrics.contains(line), "{line} is in\n{metrics}");
+    }
+    // It starts again where it was.
+    assert_eq!(obtrace.stop().code(), Some(0));
+    obtrace.restart();
+    assert_eq!(send_log(&obtrace, "after the restart"), 200);
+    let found = |answer: &Value| answer["items"][0]["body"] == "after the restart";
+    obtrace.eventually("/api/v1/logs?q=restart", WITHIN, found);
+    assert_eq!(obtrace.stop().code(), Some(0));
+}
+
+#[test]
+fn it_starts_without_brokers_and_works_when_they_come() {
+    let mut broker = Private::start("kafka");
+    let site = Site::at(broker.line("OBTRACE_TEST_KAFKA"));
+    broker.kill9("broker");
+    let mut obtrace = site.start("whole", &["ingest.ack_timeout=2s", "stream.kafka.delivery_timeout=2s"]);
+    until("it shows what is missing", || node(&obtrace, "broker_out.retention")["state"] == "degraded");
+    assert_eq!(send_log(&obtrace, "too early"), 503);
+    assert!(obtrace.is_alive());
+    broker.start_again();
+    until("it takes data in", || send_log(&obtrace, "in time") == 200);
+    let found = |answer: &Value| answer["items"].as_array().is_some_and(|items| !items.is_empty());
+    obtrace.eventually("/api/v1/logs?q=time", WITHIN, found);
+    until("all is well again", || node(&obtrace, "broker_out.retention")["state"] == "running");
+    assert_eq!(obtrace.stop().code(), Some(0));
+}
+
+#[test]
+fn workers_that_come_and_go_lose_and_double_nothing() {
+    let site = Site::at(services::kafka());
+    let mut front = site.start("front", &[FRONT]);
+    let mut stays = site.start("stays", &[WORKER]);
+    until("the one worker has all partitions", || consumers(&stays) == 18);
+    let load = load(&front, &site.path("journal"), 40, 1500);
+    let mut goes = site.start("goes", &[WORKER]);
+    for round in 0..6 {
+        until("the partitions are shared", || {
+            let (here, there) = (consumers(&stays), consumers(&goes));
+            here > 0 && there > 0 && here + there == 18
+        });
+        sleep(Duration::from_millis(500 + round * 331 % 900));
+        match round % 2 {
+            0 => assert_eq!(goes.stop().code(), Some(0)),
+            _ => goes.kill9(),
+        }
+        goes.restart();
+    }
+    nothing_lost_or_doubled(load);
+    for process in [&mut goes, &mut stays, &mut front] {
+        assert_eq!(process.stop().code(), Some(0));
+    }
+}
+
+/// Needs the feature `chaos`, which `make test` builds with.
+#[cfg(feature = "chaos")]
+#[test]
+fn a_worker_killed_between_insert_and_commit_doubles_nothing() {
+    let site = Site::at(services::kafka());
+    let mut front = site.start("front", &[FRONT]);
+    let mut options = site.options(&[WORKER, "supervision.watchdog.condemn_after=1m"]);
+    options.env.push(("OBTRACE_CHAOS".into(), "consumer.before_commit=stall@9*1".into()));
+    let mut killed = Obtrace::start(&site.path("killed"), options);
+    until("it has all partitions", || consumers(&killed) == 18);
+    let load = load(&front, &site.path("journal"), 10, 1500);
+    // By then its thread stands still, with a block stored and not committed.
+    sleep(Duration::from_secs(5));
+    killed.kill9();
+    let mut next = site.start("next", &[WORKER]);
+    nothing_lost_or_doubled(load);
+    for process in [&mut next, &mut front] {
+        assert_eq!(process.stop().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_broker_that_is_killed_and_comes_back_loses_and_doubles_nothing() {
+    let mut broker = Private::start("kafka");
+    let site = Site::at(broker.line("OBTRACE_TEST_KAFKA"));
+    let mut front = site.start("front", &[FRONT]);
+    let mut worker = site.start("worker", &[WORKER]);
+    until("it has all partitions", || consumers(&worker) == 18);
+    let load = load(&front, &site.path("journal"), 25, 1500);
+    for _ in 0..2 {
+        sleep(Duration::from_secs(4));
+        broker.kill9("broker");
+        sleep(Duration::from_secs(2));
+        broker.start_again();
+    }
+    nothing_lost_or_doubled(load);
+    for process in [&mut worker, &mut front] {
+        assert_eq!(process.stop().code(), Some(0));
+    }
+}
