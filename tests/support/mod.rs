@@ -4,6 +4,7 @@
 
 pub mod cluster;
 pub mod pg;
+pub mod proxy;
 pub mod services;
 
 use std::io::Read;
