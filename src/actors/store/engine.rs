@@ -11,6 +11,7 @@ use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{ActorContext, AsyncContext};
 use parking_lot::Mutex;
 
+use crate::backends::telemetry::access::{self, Access};
 use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::backends::telemetry::engine::USER;
 use crate::backends::telemetry::engine::child::{EngineChild, EngineGrip, EngineSpec};
@@ -56,6 +57,8 @@ pub type Former = Arc<Mutex<Option<EngineGrip>>>;
 pub struct Schema {
     /// One server or a cluster.
     pub layout: Layout,
+    /// What a server has beside its tables.
+    pub access: Option<Access>,
     /// Whether the keeper brings it up to date; else it waits until somebody has.
     pub migrates: bool,
 }
@@ -135,11 +138,15 @@ impl Keep {
     /// Sees to the schema over a client of its own, and only then lets the writers and queries in: a row that came before
     /// its table's views were there would be missing in them for good.
     async fn open(&self, settings: &TelemetrySettings) -> Result<(), String> {
-        let admin = TelemetryClient::new(settings.clone()).map_err(|error| error.to_string())?;
+        let settings_of_admin = TelemetrySettings { reader: None, ..settings.clone() };
+        let admin = TelemetryClient::new(settings_of_admin).map_err(|error| error.to_string())?;
         let late = |error: &dyn Display| format!("the telemetry schema is not up to date: {error}");
-        let Schema { layout, migrates } = &self.schema;
+        let Schema { layout, access, migrates } = &self.schema;
         if *migrates {
             migrate::run(&admin, layout).await.map_err(|error| late(&error))?;
+            if let Some(wanted) = access {
+                access::run(&admin, layout, wanted).await.map_err(|error| late(&error))?;
+            }
         } else {
             let plan = migrate::plan(&admin, layout).await.map_err(|error| late(&error))?;
             if !plan.steps.is_empty() {
@@ -148,8 +155,7 @@ impl Keep {
                 return Err(late(&todo));
             }
         }
-        let url = settings.url.as_deref().unwrap_or_default();
-        self.client.set_endpoint(url, &settings.user, &settings.password);
+        self.client.open(settings);
         Ok(())
     }
 
