@@ -10,6 +10,7 @@ use std::time::Duration;
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{ActorContext, AsyncContext};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::backends::telemetry::access::{self, Access};
 use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
@@ -25,6 +26,7 @@ use crate::supervisors::kernel::breaker::{Attempt, Gate};
 use crate::supervisors::kernel::policy::{BackoffPolicy, BreakerPolicy};
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Seated, Worker};
+use crate::supervisors::kernel::window::Window;
 
 /// Wait between two tries to start the engine or to reach the server.
 const RETRY: BackoffPolicy = BackoffPolicy {
@@ -34,6 +36,9 @@ const RETRY: BackoffPolicy = BackoffPolicy {
     jitter: 0.25,
     reset_after: Duration::from_secs(30),
 };
+/// Restarts of an engine that finds its own data damaged, within so long. At its start it puts broken parts aside; what is
+/// left after these is for an operator.
+const MOST_HEALED: (u32, Duration) = (3, Duration::from_secs(600));
 /// How often the child is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -93,6 +98,7 @@ impl Worker for StoreKeeper {
             former: self.former.clone(),
             gate: Gate::new(self.breaker, probe),
             probe: probe.clone(),
+            born: clock::now(),
         };
         ctx.spawn(wrap_future(keep.run()).map(|(), _, ctx: &mut Seated<Self>| ctx.stop()));
     }
@@ -110,18 +116,20 @@ struct Keep {
     former: Former,
     gate: Gate,
     probe: Probe,
+    born: Instant,
 }
 
 impl Keep {
     async fn run(self) {
         let mut backoff = Backoff::default();
+        let mut healed = Window::new(MOST_HEALED.0, MOST_HEALED.1);
         while !self.probe.drain_requested() {
             let entered = tokio::select! {
                 _ = self.probe.drained() => return,
                 attempt = self.gate.enter() => attempt,
             };
             let (born, mut attempt) = (clock::now(), Some(entered));
-            let why = self.one_life(&mut attempt).await;
+            let why = self.one_life(&mut attempt, &mut healed).await;
             let Some(why) = why else { return };
             match attempt {
                 Some(attempt) => attempt.failed(FailureClass::Dependency, why),
@@ -161,7 +169,7 @@ impl Keep {
 
     /// From starting the engine to its end. `None` after a drain request, else why it ended. The attempt is used up once
     /// the store is open.
-    async fn one_life(&self, attempt: &mut Option<Attempt>) -> Option<String> {
+    async fn one_life(&self, attempt: &mut Option<Attempt>, healed: &mut Window) -> Option<String> {
         if let Some(former) = self.former.lock().take() {
             former.kill();
         }
@@ -186,16 +194,24 @@ impl Keep {
             return Some(why);
         }
         attempt.take().into_iter().for_each(Attempt::answered);
+        let mut damage = self.client.damage();
         let why = loop {
             tokio::select! {
                 _ = self.probe.drained() => break None,
+                Ok(()) = damage.changed(), if child.is_some() => {
+                    let told = damage.borrow_and_update().clone();
+                    if !healed.spend(clock::now() - self.born) {
+                        break Some(format!("the engine is started anew, to put damaged data aside: {told}"));
+                    }
+                    tracing::error!(told, "the engine's data are damaged, and starting it anew did not help");
+                }
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
             if let Some(end) = child.as_ref().and_then(EngineChild::try_wait) {
-                break Some(format!("the engine ended: {end}"));
+                return Some(format!("the engine ended: {end}"));
             }
         };
-        if let (None, Some(child)) = (&why, child) {
+        if let Some(child) = child {
             let within = self.config.now().telemetry.engine.stop_timeout;
             if !child.stop(within).await {
                 tracing::warn!(after = ?within, "the engine did not end by itself and was killed");

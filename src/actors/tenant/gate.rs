@@ -103,7 +103,7 @@ impl Drop for Refreshing<'_> {
 impl CachedGate {
     /// A gate that knows nobody yet.
     pub fn new(deps: GateDeps) -> Self {
-        let pacer = Pacer::new(deps.cache.clone(), deps.node.clone());
+        let pacer = Pacer::new(deps.cache.clone(), deps.node.clone(), deps.metrics.clone());
         Self { deps, seats: RwLock::default(), pacer }
     }
 

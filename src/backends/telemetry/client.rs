@@ -21,7 +21,7 @@ use futures_util::future::BoxFuture;
 use http::uri::Scheme;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::rt::TokioExecutor;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::dial::Dialer;
@@ -133,6 +133,8 @@ pub struct TelemetryClient {
     cluster: Option<u32>,
     target: ArcSwapOption<Nodes>,
     places: Semaphore,
+    /// What damage the store told of last.
+    damage: watch::Sender<String>,
 }
 
 impl std::fmt::Debug for TelemetryClient {
@@ -167,6 +169,7 @@ impl TelemetryClient {
             database: settings.database.clone(),
             cluster: settings.cluster,
             target: ArcSwapOption::empty(),
+            damage: watch::Sender::default(),
             places: Semaphore::new(settings.max_connections.max(1)),
         };
         for url in settings.url.iter().chain(&settings.more_urls) {
@@ -181,6 +184,18 @@ impl TelemetryClient {
     /// The database of the tables.
     pub fn database(&self) -> &str {
         &self.database
+    }
+
+    /// Changes each time the store tells that its own data are damaged, to what it told.
+    pub fn damage(&self) -> watch::Receiver<String> {
+        self.damage.subscribe()
+    }
+
+    fn note(&self, error: TelemetryError) -> TelemetryError {
+        if error.is_damage() {
+            self.damage.send_replace(error.to_string());
+        }
+        error
     }
 
     /// Points at the nodes and users of `settings` from the next call on. Calls under way end where they began.
@@ -244,7 +259,7 @@ impl TelemetryClient {
         let late = || TelemetryError::Deadline { what: "an insert", after: deadline };
         let result = match timeout_at(until + IDLE, sent).await {
             Err(_) | Ok(Err(clickhouse::error::Error::TimedOut)) => Err(late()),
-            Ok(Err(error)) => Err(error.into()),
+            Ok(Err(error)) => Err(self.note(error.into())),
             Ok(Ok(())) => Ok(InsertStats { rows, bytes, elapsed: clock::now() - begun }),
         };
         node.ended(&result);
@@ -398,7 +413,8 @@ impl SqlRunner for TelemetryClient {
     ) -> BoxFuture<'_, Result<QueryResult, StoreFailure>> {
         async move {
             let (tenant, params, settings) = (statement.tenant(), statement.params(), statement.settings());
-            Ok(self.query_for(tenant, statement.sql(), params, settings, limits, deadline).await?)
+            let answer = self.query_for(tenant, statement.sql(), params, settings, limits, deadline).await;
+            Ok(answer.map_err(|error| self.note(error))?)
         }
         .boxed()
     }

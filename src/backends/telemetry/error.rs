@@ -59,6 +59,13 @@ pub enum TelemetryError {
     Malformed(String),
 }
 
+impl TelemetryError {
+    /// The store found files of its own that are not as they were written: checksums, sizes, marks, missing files.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Exception { code: 40 | 226 | 228 | 246, .. })
+    }
+}
+
 impl Classified for TelemetryError {
     fn class(&self) -> FailureClass {
         match self {

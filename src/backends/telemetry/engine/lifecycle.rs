@@ -27,6 +27,10 @@ pub const STOP_LIMIT: Duration = Duration::from_secs(2);
 /// Niceness of merges. They have minutes to spare; acknowledgements, inserts and queries on the same cores have milliseconds.
 const MERGE_NICE: i32 = 10;
 
+/// Bytes of its disk that the engine leaves free: it begins no insert and no merge beyond, so that those under way find room.
+/// On a disk that is full to the last byte it has left parts of empty files, and taken them for whole.
+const KEEP_FREE: u64 = 64 << 20;
+
 /// The engine's folder, owned by this process until it ends.
 pub struct Folder {
     path: PathBuf,
@@ -159,6 +163,9 @@ fn config_xml(store: &Path, users: &Path, memory_limit: u64) -> String {
     <number_of_free_entries_in_pool_to_execute_mutation>1</number_of_free_entries_in_pool_to_execute_mutation>
     <number_of_free_entries_in_pool_to_execute_optimize_entire_partition>1</number_of_free_entries_in_pool_to_execute_optimize_entire_partition>
   </merge_tree>
+  <storage_configuration><disks><default>
+    <keep_free_space_bytes>{KEEP_FREE}</keep_free_space_bytes>
+  </default></disks></storage_configuration>
   <user_directories><users_xml><path>{users}</path></users_xml></user_directories>
 </clickhouse>
 "
