@@ -1,26 +1,32 @@
-//! `obtrace migrate`: the schemas of all stores as the configuration names them, brought up to date or only looked at.
+//! `obtrace migrate`: the topics of the log and the schemas of all stores as the configuration names them, brought up to
+//! date or only looked at.
 //!
 //! With `--plan` nothing changes. Exit codes: 0 nothing is left to do, 1 (`--plan`) something is, 69 a store cannot be
 //! reached, 78 a schema or the configuration does not allow it.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::{ServeArgs, load_config};
+use crate::backends::event_log::kafka::topics::{self, TopicPlan};
 use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::backends::telemetry::engine::{EngineChild, USER};
 use crate::backends::telemetry::migrate::{self, Plan, Step};
 use crate::boot;
 use crate::config::Config;
+use crate::config::kafka::LogBackend;
 use crate::domain::failure::{Classified, FailureClass};
-use crate::supervisors::store;
+use crate::supervisors::{log, store};
 
 /// Something is left to do.
 const EXIT_PENDING: u8 = 1;
 /// A store does not answer.
 const EXIT_UNAVAILABLE: u8 = 69;
+/// How long one question to the brokers of the log may take.
+const BROKERS: Duration = Duration::from_secs(15);
 
 /// What to migrate, and whether to do it.
 #[derive(Debug, Args)]
@@ -59,7 +65,7 @@ pub(super) async fn run(args: MigrateArgs) -> ExitCode {
             return ExitCode::from(boot::EXIT_CONFIG);
         }
     };
-    let code = match telemetry(&config, &args).await {
+    let code = match all(&config, &args).await {
         Ok(pending) if pending && args.plan => EXIT_PENDING,
         Ok(_) => boot::EXIT_OK,
         Err(refused) => {
@@ -73,6 +79,38 @@ pub(super) async fn run(args: MigrateArgs) -> ExitCode {
         _ => {}
     }
     ExitCode::from(code)
+}
+
+/// Log and stores, in turn: whether something was to be done.
+async fn all(config: &Config, args: &MigrateArgs) -> Result<bool, Refused> {
+    let topics = topics(config, args).await?;
+    Ok(telemetry(config, args).await? || topics)
+}
+
+/// The topics of a log at brokers: whether some were to be made. What differs is told, and left as it is.
+async fn topics(config: &Config, args: &MigrateArgs) -> Result<bool, Refused> {
+    if config.stream.backend == LogBackend::Embedded {
+        return Ok(false);
+    }
+    let settings = log::kafka_settings(config);
+    let found = match args.plan {
+        true => topics::plan_topics(&settings, BROKERS).await,
+        false => topics::ensure_topics(&settings, BROKERS).await,
+    };
+    let plan = found.map_err(|error| Refused::of(&error))?;
+    print!("{}", topics_report(&settings.connection.brokers.join(","), &plan, args));
+    Ok(!plan.is_done())
+}
+
+fn topics_report(brokers: &str, plan: &TopicPlan, args: &MigrateArgs) -> String {
+    let mut text = format!("{:<10} {brokers}: {} topics are there\n", "topics", plan.partitions.len());
+    for step in plan.missing() {
+        writeln!(text, "  {}  {step}", if args.plan { "to do" } else { "done" }).ok();
+    }
+    for step in plan.differences() {
+        writeln!(text, "  look   {step}").ok();
+    }
+    text
 }
 
 /// The telemetry store: whether something was to be done.
