@@ -31,6 +31,8 @@ use tokio::sync::{mpsc, oneshot};
 const ROOM: usize = 1024;
 /// Records of a batch: what Obtrace sends between its actors.
 const BATCH: usize = 512;
+/// Members that come and go one by one beside the crowd.
+const GUESTS: u32 = 500;
 /// Actors of the large tree.
 const CROWD: usize = 10_000;
 
@@ -265,8 +267,11 @@ fn crowd() {
     System::new().block_on(async {
         let backoff = BackoffPolicy { min: Duration::ZERO, max: Duration::ZERO, ..Policy::default().backoff };
         let policy = Policy { pool: INLINE.into(), intensity: u32::MAX, backoff, ..Policy::default() };
-        let policy =
-            Policy { max_children: CROWD, start: StartPolicy { at_once: CROWD, ..policy.start }, ..policy };
+        let policy = Policy {
+            max_children: CROWD + 1,
+            start: StartPolicy { at_once: CROWD, ..policy.start },
+            ..policy
+        };
         let known: Vec<ChildRef<Extra>> = (0..CROWD).map(|_| ChildRef::default()).collect();
         let before = resident();
         let begun = Instant::now();
@@ -275,7 +280,7 @@ fn crowd() {
         };
         let group = Group::default();
         (0..CROWD).for_each(|n| group.want(child(n)));
-        let crowd = ChildSpec::group("crowd", policy.clone(), group);
+        let crowd = ChildSpec::group("crowd", policy.clone(), group.clone());
         let root = ChildSpec::supervisor("root", policy.clone(), vec![crowd]);
         let mut tree = Tree::start(&root, Pools::new([].into()));
         tree.ready().await.expect("the group comes up");
@@ -301,6 +306,17 @@ fn crowd() {
         println!("  start      {started:?}, {:?} each", started / CROWD as u32);
         println!("  memory     {each} bytes each, idle");
         println!("  restart    {restarted:?} for a random tenth, {:?} each", restarted / tenth.len() as u32);
+        let begun = Instant::now();
+        for _ in 0..GUESTS {
+            let guest = ChildRef::default();
+            group.want(ChildSpec::worker("guest", policy.clone(), |_probe| Extra).known_as(&guest).build());
+            guest.ask(Ping, deadline).await.expect("it answers");
+            group.unwant("guest");
+        }
+        println!("  one more   {:?} each to come beside the others, answer and go", begun.elapsed() / GUESTS);
+        let begun = Instant::now();
+        black_box(tree.view().snapshot());
+        println!("  snapshot   {:?}, all of them listed", begun.elapsed());
         let begun = Instant::now();
         tree.stop(deadline).await;
         println!("  stop       {:?}", begun.elapsed());

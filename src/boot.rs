@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::actors::serve::reloader::RELOAD_DEADLINE;
@@ -16,7 +17,7 @@ use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::clock;
 use crate::config::live::LiveConfig;
 use crate::config::roles::Role;
-use crate::config::supervision::OnRootLimit;
+use crate::config::supervision::{OnRootLimit, PoolRuntime};
 use crate::config::{Config, Loaded};
 use crate::domain::auth::KeyLog;
 use crate::domain::failure::FailureClass;
@@ -55,26 +56,32 @@ pub fn run(loaded: Loaded, origin: Origin) -> ExitCode {
         return fail(EXIT_CONFIG, "the I/O runtime cannot be started: is the limit of threads reached?");
     };
     let system = actix::System::new();
-    let code = system.block_on(serve(LiveConfig::new(loaded), origin, io.handle().clone()));
-    // Connections that outlived their listener are not waited for.
-    io.shutdown_timeout(Duration::from_secs(1));
+    let io = Arc::new(io);
+    let code = system.block_on(serve(LiveConfig::new(loaded), origin, &io));
+    // Connections that outlived their listener are not waited for. An arbiter thread that did not end may hold it still.
+    if let Ok(io) = Arc::try_unwrap(io) {
+        io.shutdown_timeout(Duration::from_secs(1));
+    }
     ExitCode::from(code)
 }
 
-async fn serve(live: LiveConfig, origin: Origin, io: tokio::runtime::Handle) -> u8 {
+async fn serve(live: LiveConfig, origin: Origin, io: &Arc<Runtime>) -> u8 {
     let config = live.now();
     tracing::info!(roles = config.roles_text(), "starting");
     let log = match log::open(&config) {
         Ok(log) => log,
         Err(error) => return report_failure(EXIT_CONFIG, &error.to_string()),
     };
-    let parts = match parts(&live, origin, &log, io) {
+    let parts = match parts(&live, origin, &log, io.handle().clone()) {
         Ok(parts) => parts,
         Err(error) => return report_failure(EXIT_CONFIG, &error),
     };
     // Before anything is announced: without a handler the signal would end the process.
     actix_rt::spawn(reload_on_signal(parts.reloads.port()));
     let pools = Pools::watched(pool_sizes(&config), watchdog(&config));
+    let sharing =
+        config.supervision.pools.all().into_iter().filter(|(_, pool)| pool.runtime == PoolRuntime::Io);
+    sharing.for_each(|(name, _)| pools.share(name, io.clone()));
     let mut running = match black_box(&live) {
         Ok(black_box) => Tree::start_recorded(&tree(&parts), pools, black_box),
         Err(why) => return report_failure(EXIT_CONFIG, &why),

@@ -18,6 +18,16 @@ use super::schema::{Setting, Validate, config_enum, config_struct};
 const TREE: &str = "supervision.tree";
 
 config_enum! {
+    /// Whose event loop the threads of a pool run.
+    pub enum PoolRuntime {
+        /// Each its own.
+        Own = "own",
+        /// That of the I/O clients.
+        Io = "io",
+    }
+}
+
+config_enum! {
     /// What the process does when the root's budget of restarts is spent.
     pub enum OnRootLimit {
         /// Drain and exit with code 70.
@@ -81,9 +91,9 @@ config_struct! {
         /// Listeners: they read requests and write answers.
         edge: PoolConfig = PoolConfig::default(),
         /// Receivers: they decode requests and encode batches.
-        ingest: PoolConfig = PoolConfig { threads: 0 },
+        ingest: PoolConfig = PoolConfig { threads: 0, ..PoolConfig::default() },
         /// Workers: they turn blocks into rows.
-        process: PoolConfig = PoolConfig { threads: 0 },
+        process: PoolConfig = PoolConfig { threads: 0, ..PoolConfig::default() },
         /// Partition consumers and the log.
         stream: PoolConfig = PoolConfig::default(),
         /// Queries and the API.
@@ -112,6 +122,9 @@ config_struct! {
     pub struct PoolConfig {
         /// Threads. 0 = one for each core.
         threads: u32 = 1,
+        /// "own": each thread has an event loop of its own. "io": they share that of the I/O clients, so that what their
+        /// actors detach, and their sockets and timers, are driven by its threads; the actors stay on theirs.
+        runtime: PoolRuntime = PoolRuntime::Own,
     }
 }
 

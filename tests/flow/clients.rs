@@ -24,18 +24,33 @@ struct Client {
 
 #[test]
 fn python_sends_over_grpc_and_http_plain_and_gzipped() {
-    let (python, _) = install();
-    let script = clients().join("python/send.py");
-    all_ways(&Client { name: "python", program: python, script, env: vec![], protocols: &["grpc", "http"] });
+    all_ways(&python());
 }
 
 #[test]
 fn node_sends_over_grpc_http_and_json_plain_and_gzipped() {
+    all_ways(&node());
+}
+
+/// What both of them send to `edge` is found at `gateway`.
+pub(crate) fn meet(edge: &Obtrace, gateway: &Obtrace) {
+    for client in [python(), node()] {
+        ways(&client, edge, gateway);
+    }
+}
+
+fn python() -> Client {
+    let (python, _) = install();
+    let script = clients().join("python/send.py");
+    Client { name: "python", program: python, script, env: vec![], protocols: &["grpc", "http"] }
+}
+
+fn node() -> Client {
     let (_, modules) = install();
     let env = vec![("NODE_CLIENT_MODULES".to_owned(), modules)];
     let script = clients().join("node/send.mjs");
     let protocols = &["grpc", "http", "http-json"];
-    all_ways(&Client { name: "node", program: PathBuf::from("node"), script, env, protocols });
+    Client { name: "node", program: PathBuf::from("node"), script, env, protocols }
 }
 
 fn clients() -> PathBuf {
@@ -56,13 +71,17 @@ fn install() -> (PathBuf, PathBuf) {
 fn all_ways(client: &Client) {
     let dir = tempfile::tempdir().expect("temporary folder");
     let obtrace = Obtrace::start(dir.path(), Options::default());
+    ways(client, &obtrace, &obtrace);
+}
+
+fn ways(client: &Client, edge: &Obtrace, gateway: &Obtrace) {
     for protocol in client.protocols {
         for compression in ["none", "gzip"] {
             let run = format!("{}-{protocol}-{compression}", client.name);
-            let sent = send(client, &obtrace, protocol, compression, &run);
-            traces_come_back(&obtrace, &run, &sent);
-            logs_come_back(&obtrace, &run, &sent);
-            metrics_come_back(&obtrace, &run, &sent);
+            let sent = send(client, edge, protocol, compression, &run);
+            traces_come_back(gateway, &run, &sent);
+            logs_come_back(gateway, &run, &sent);
+            metrics_come_back(gateway, &run, &sent);
         }
     }
 }

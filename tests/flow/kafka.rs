@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use obtrace::backends::telemetry::engine::{EngineChild, EngineEndpoint, EngineSpec};
 use serde_json::{Value, json};
 
-use crate::services::{self, Private};
+use crate::support::services::{self, Private};
 use crate::support::{Obtrace, Options, binary, block_on, post, wait};
 
 const WITHIN: Duration = Duration::from_secs(60);

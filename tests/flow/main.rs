@@ -4,6 +4,7 @@
 mod support;
 
 mod clients;
+mod cluster;
 #[cfg(feature = "chaos")]
 mod crashes;
 mod examples;
@@ -22,8 +23,6 @@ mod operate;
 mod poison;
 mod reload;
 mod roles;
-#[path = "../support/services.rs"]
-mod services;
 mod sessions;
 #[cfg(feature = "chaos")]
 mod soak;

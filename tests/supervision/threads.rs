@@ -150,3 +150,42 @@ fn a_pool_replaces_the_thread_it_gives_up() {
         assert_eq!(pools.stop(Duration::from_secs(10)).await, 0);
     });
 }
+
+#[test]
+fn a_pool_may_share_the_runtime_of_the_io_clients_and_its_actors_stay_on_their_thread() {
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    let io = Arc::new(threads.worker_threads(1).thread_name("io").enable_all().build().unwrap());
+    let shared = io.clone();
+    System::new().block_on(async move {
+        let (trace, cast, seen) = (Trace::default(), Cast::new("adapter"), Trace::default());
+        let notes = seen.clone();
+        let name = || std::thread::current().name().unwrap_or_default().to_owned();
+        let script = Script::default().started(move |probe, _| {
+            let (notes, probe) = (notes.clone(), probe.clone());
+            let own = if name().starts_with("actix-rt") { "an arbiter" } else { "elsewhere" };
+            tokio::spawn(async move {
+                tokio::time::sleep(ms(1)).await;
+                notes.add(format!("actor on {own}, detached work on {}", name()));
+                probe.ready();
+            });
+        });
+        let pools = Pools::new([("store".to_owned(), 1)].into());
+        pools.share("store", shared);
+        let mut rig = Rig::over(policy(), vec![cast.plays(on("store"), &trace, script)], pools);
+        rig.tree().ready().await.unwrap();
+        let _ = cast.known.ask(Order::Panic, Duration::from_secs(5)).await;
+        until("it is up again", || rig.node("adapter").generation == 2 && rig.view().is_up()).await;
+        assert_eq!(seen.take(), vec!["actor on an arbiter, detached work on io"; 2]);
+        let report = rig.stop().await;
+        assert_eq!((report.over_budget, report.threads_left), (false, 0));
+    });
+    let mut io = io;
+    for _ in 0..500 {
+        match Arc::try_unwrap(io) {
+            Ok(io) => return io.shutdown_timeout(Duration::from_secs(1)),
+            Err(held) => io = held,
+        }
+        std::thread::sleep(ms(10));
+    }
+    panic!("something still holds the runtime");
+}

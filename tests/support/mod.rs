@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+pub mod cluster;
+pub mod pg;
 pub mod services;
 
 use std::io::Read;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use actix_rt::{Arbiter, ArbiterHandle};
 use parking_lot::Mutex;
+use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -43,6 +44,8 @@ struct Inner {
 struct State {
     pools: BTreeMap<String, Pool>,
     given_up: Vec<Arbiter>,
+    /// Runtimes that the threads of some pools share with others; those of all others have one each.
+    shared: BTreeMap<String, Arc<Runtime>>,
     made: ArbiterId,
     /// When arbiters were given up, against the watchdog's limit.
     losses: Window,
@@ -136,6 +139,7 @@ impl Pools {
         let state = State {
             pools: BTreeMap::new(),
             given_up: Vec::new(),
+            shared: BTreeMap::new(),
             made: 0,
             // The window tolerates one less than the number that is too many.
             losses: Window::new(most - 1, per),
@@ -144,6 +148,13 @@ impl Pools {
         let condemned = watch::Sender::new(BTreeSet::new());
         let inner = Inner { sizes, watchdog, state: Mutex::new(state), condemned, born: clock::now() };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Has the threads of this pool that start from now on run their actors within `runtime`, a multi-thread one: what
+    /// those actors `tokio::spawn`, and their timers and sockets, are then driven by its threads. Each actor still stays on
+    /// its arbiter, which is watched and given up as any other. The runtime must outlive the [stop](Pools::stop).
+    pub fn share(&self, pool: impl Into<String>, runtime: Arc<Runtime>) {
+        self.inner.state.lock().shared.insert(pool.into(), runtime);
     }
 
     /// How the threads are watched, if they are.
@@ -157,7 +168,8 @@ impl Pools {
             return Placement::Inline;
         }
         let mut state = self.inner.state.lock();
-        let State { pools, made, .. } = &mut *state;
+        let State { pools, made, shared, .. } = &mut *state;
+        let runtime = shared.get(pool);
         let pool = pools.entry(pool.to_owned()).or_insert_with(|| Pool {
             size: self.size_of(pool),
             threads: Vec::new(),
@@ -167,7 +179,7 @@ impl Pools {
         for place in &mut pool.threads {
             place.get_or_insert_with(|| {
                 *made += 1;
-                Thread::start(*made, self.inner.watchdog)
+                Thread::start(*made, self.inner.watchdog, runtime)
             });
         }
         let at = pool.pick(rule, name);
@@ -263,6 +275,7 @@ impl Pools {
     pub async fn stop(&self, limit: Duration) -> usize {
         let (pools, given_up) = {
             let mut state = self.inner.state.lock();
+            state.shared.clear();
             (std::mem::take(&mut state.pools), std::mem::take(&mut state.given_up))
         };
         let threads = pools.into_values().flat_map(|pool| pool.threads).flatten();
@@ -312,8 +325,12 @@ impl Pool {
 }
 
 impl Thread {
-    fn start(id: ArbiterId, watchdog: Option<WatchdogPolicy>) -> Self {
-        let (arbiter, beat) = (Arbiter::new(), Arc::new(Beat::default()));
+    fn start(id: ArbiterId, watchdog: Option<WatchdogPolicy>, runtime: Option<&Arc<Runtime>>) -> Self {
+        let arbiter = match runtime.cloned() {
+            Some(runtime) => Arbiter::with_tokio_rt(move || runtime),
+            None => Arbiter::new(),
+        };
+        let beat = Arc::new(Beat::default());
         if let Some(policy) = watchdog {
             arbiter.spawn(beat.clone().keep(policy.beat_every));
         }

@@ -1,0 +1,208 @@
+//! Obtrace as many processes: edges, workers and a gateway that share a Kafka, a store, a Postgres, a Redis and a bucket,
+//! each of them this test's own. In: how many of each. Out: processes that can be asked, loaded, killed and started again.
+
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::pg::Database;
+use super::services::Private;
+use super::{Obtrace, Options, binary, block_on, free_ports, wait};
+
+/// Time that the store has to come up, and the load to end after its last batch.
+const STORE_WITHIN: Duration = Duration::from_secs(60);
+
+/// How many of each, and what they are set to beside the addresses.
+pub struct Plan<'a> {
+    pub edges: usize,
+    pub workers: usize,
+    pub set: &'a [&'a str],
+}
+
+/// The processes and what they share.
+pub struct Cluster {
+    pub edges: Vec<Obtrace>,
+    pub workers: Vec<Obtrace>,
+    pub gateway: Obtrace,
+    // Before the server that it is on.
+    _database: Database,
+    pub store: Store,
+    pub kafka: Private,
+    pub postgres: Private,
+    pub redis: Private,
+    pub s3: Private,
+    dir: TempDir,
+}
+
+impl Cluster {
+    /// Starts all of it, the schema made by `obtrace migrate`, and waits until each process is ready.
+    pub fn start(plan: &Plan<'_>) -> Self {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let store = Store::start(&dir.path().join("store"));
+        let [kafka, postgres, redis, s3] = ["kafka", "postgres", "redis", "s3"].map(Private::start);
+        let database = block_on(Database::bare(&postgres.line("OBTRACE_TEST_POSTGRES")));
+        let mut options = addresses(&store, &kafka, &database, &redis, &s3);
+        options.set.extend(plan.set.iter().map(|&set| set.to_owned()));
+        migrate(dir.path(), &options);
+        let process = |name: String, role: &str| {
+            let mut options = options.clone();
+            options.set.push(format!("roles={role}"));
+            Obtrace::start(&dir.path().join(name), options)
+        };
+        let edges = (0..plan.edges).map(|n| process(format!("edge-{n}"), "ingest-edge")).collect();
+        let workers = (0..plan.workers).map(|n| process(format!("worker-{n}"), "worker-otlp")).collect();
+        let gateway = process("gateway".into(), "query-gateway");
+        Self { edges, workers, gateway, store, kafka, postgres, redis, s3, dir, _database: database }
+    }
+
+    /// Load of all signals against each edge, for `seconds`; each asks the gateway in the end for what it was acknowledged.
+    pub fn load(&self, rate: u32, seconds: u64) -> Vec<Child> {
+        // A name of its own for each load, so that one does not look for what another has sent.
+        let run: u32 = rand::random();
+        let one = |(n, edge): (usize, &Obtrace)| {
+            Command::new(binary())
+                .args(["load", "--endpoint", &edge.grpc, "--protocol", "grpc", "--signal", "mixed"])
+                .args(["--rate", &rate.to_string(), "--duration", &format!("{seconds}s"), "--batch", "50"])
+                .args(["--connections", "2", "--run-id", &format!("{run:x}-{n}"), "--journal"])
+                .arg(self.dir.path().join(format!("journal-{run:x}-{n}")))
+                .args(["--verify", "--api", &self.gateway.api, "--verify-timeout", "150s"])
+                .args(["--drain-timeout", "60s"])
+                .stdin(Stdio::null())
+                .spawn()
+                .expect("spawn load")
+        };
+        self.edges.iter().enumerate().map(one).collect()
+    }
+
+    /// All processes of Obtrace, with a name.
+    pub fn all(&mut self) -> impl Iterator<Item = (String, &mut Obtrace)> {
+        let name = |kind: &'static str| move |(n, it)| (format!("{kind} {n}"), it);
+        let edges = self.edges.iter_mut().enumerate().map(name("edge"));
+        let workers = self.workers.iter_mut().enumerate().map(name("worker"));
+        edges.chain(workers).chain([("gateway".to_owned(), &mut self.gateway)])
+    }
+
+    /// Waits for loads, which say what is missing or doubled.
+    pub fn settle(&self, loads: Vec<Child>, after: &str) {
+        for mut load in loads {
+            let status = wait(&mut load, Duration::from_secs(600)).expect("the load generator ends");
+            assert!(status.success(), "{after}: records are missing or doubled: {status}");
+        }
+    }
+
+    /// Waits for loads as [`Cluster::settle`] does, and for an orderly end of each process.
+    pub fn verify(mut self, loads: Vec<Child>, after: &str) {
+        self.settle(loads, after);
+        for (name, process) in self.all() {
+            assert_eq!(process.stop().code(), Some(0), "{after}: the stop of {name} is in order");
+        }
+    }
+}
+
+/// The settings by which a process finds what is shared.
+fn addresses(store: &Store, kafka: &Private, database: &Database, redis: &Private, s3: &Private) -> Options {
+    let bucket = s3.s3();
+    let set = [
+        format!("telemetry.url={}", store.url()),
+        "stream.backend=kafka".into(),
+        format!("stream.kafka.brokers={}", kafka.line("OBTRACE_TEST_KAFKA")),
+        "store.state.backend=postgres".into(),
+        "store.state.tls=off".into(),
+        "store.cache.backend=redis".into(),
+        "store.blobs.backend=s3".into(),
+        format!("store.blobs.endpoint={}", bucket.endpoint),
+        format!("store.blobs.bucket={}", bucket.bucket),
+        format!("store.blobs.access_key={}", bucket.key),
+        "process.linger=50ms".into(),
+    ];
+    let env = [
+        ("OBTRACE__TELEMETRY__PASSWORD", store.secret.clone()),
+        ("OBTRACE__STORE__STATE__URL", database.url("obtrace_app")),
+        ("OBTRACE__STORE__STATE__MIGRATE_URL", database.url("obtrace_migrate")),
+        ("OBTRACE__STORE__CACHE__URL", redis.line("OBTRACE_TEST_REDIS")),
+        ("OBTRACE__STORE__BLOBS__SECRET_KEY", bucket.secret),
+    ];
+    Options {
+        set: set.into(),
+        env: env.map(|(name, value)| (name.to_owned(), value)).into(),
+        ..Options::default()
+    }
+}
+
+fn migrate(dir: &Path, options: &Options) {
+    let mut command = Command::new(binary());
+    command.arg("migrate").arg("--data-dir").arg(dir.join("migrate"));
+    options.set.iter().for_each(|set| {
+        command.args(["--set", set]);
+    });
+    command.envs(options.env.iter().cloned()).stdin(Stdio::null());
+    let mut child = command.spawn().expect("spawn migrate");
+    let status = wait(&mut child, STORE_WITHIN).expect("it ends");
+    assert!(status.success(), "obtrace migrate: {status}");
+}
+
+/// The engine as a server that several processes share.
+pub struct Store {
+    pub secret: String,
+    dir: PathBuf,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Store {
+    /// Starts one on `dir` and waits until it serves.
+    pub fn start(dir: &Path) -> Self {
+        let [port] = free_ports();
+        let mut this = Self { secret: "of-this-test".into(), dir: dir.to_owned(), port, child: None };
+        this.start_again();
+        this
+    }
+
+    /// `http://127.0.0.1:P`.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// kill -9.
+    pub fn kill9(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+    }
+
+    /// Starts it on the same folder and port after it was killed.
+    pub fn start_again(&mut self) {
+        let mut child = Command::new(binary())
+            .args(["engine", "--watch-stdin", "--listen", &format!("127.0.0.1:{}", self.port), "--data-dir"])
+            .arg(&self.dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("spawn the engine");
+        writeln!(child.stdin.as_mut().expect("piped"), "{}", self.secret).expect("the secret is taken");
+        let mut ready = String::new();
+        // Ends with the process where that does not come up.
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut ready).expect("a line");
+        assert!(ready.contains("127.0.0.1"), "the engine does not come up: {ready:?}");
+        self.child = Some(child);
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}
