@@ -125,7 +125,7 @@ fn parts(
     let telemetry_settings = store::telemetry_settings(&config);
     // Checks the address too; the client that is kept gets it once the schema is up to date.
     TelemetryClient::new(telemetry_settings.clone()).map_err(|error| error.to_string())?;
-    let closed = TelemetrySettings { url: None, ..telemetry_settings };
+    let closed = TelemetrySettings { url: None, more_urls: Vec::new(), ..telemetry_settings };
     let telemetry = TelemetryClient::new(closed).map_err(|error| error.to_string())?;
     Ok(Parts {
         live: live.clone(),

@@ -23,7 +23,7 @@ use obtrace::domain::admin::AdminAccess;
 use obtrace::domain::auth::{Grant, KeyLog, KeyTable, hash_key};
 use obtrace::domain::envelope::WireFormat;
 use obtrace::domain::gate::GateAnswer;
-use obtrace::domain::plan::Limits;
+use obtrace::domain::plan::Plan;
 use obtrace::domain::refusal::Refusal;
 use obtrace::domain::scope::Scope;
 use obtrace::domain::signal::Signal;
@@ -72,8 +72,8 @@ impl TenantGate for OpenGate {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn limits<'a>(&'a self, _: &'a Arc<str>) -> BoxFuture<'a, Limits> {
-        Box::pin(std::future::ready(Limits::default()))
+    fn plan<'a>(&'a self, _: &'a Arc<str>) -> BoxFuture<'a, Option<Plan>> {
+        Box::pin(std::future::ready(None))
     }
 
     fn answer<'a>(&'a self, _: &'a Arc<str>) -> BoxFuture<'a, GateAnswer> {

@@ -1,5 +1,4 @@
-//! `obtrace migrate`: the topics of the log and the schemas of all stores as the configuration names them, brought up to
-//! date or only looked at.
+//! `obtrace migrate`: the schemas of all stores as the configuration names them, brought up to date or only looked at.
 //!
 //! With `--plan` nothing changes. Exit codes: 0 nothing is left to do, 1 (`--plan`) something is, 69 a store cannot be
 //! reached, 78 a schema or the configuration does not allow it.
@@ -11,7 +10,9 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{ServeArgs, load_config};
-use crate::backends::event_log::kafka::topics::{self, TopicPlan};
+use crate::backends::event_log::kafka::topics::{ensure_topics, plan_topics};
+use crate::backends::state::migrate as state_schema;
+use crate::backends::telemetry::access;
 use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::backends::telemetry::engine::{EngineChild, USER};
 use crate::backends::telemetry::migrate::{self, Plan, Step};
@@ -19,14 +20,14 @@ use crate::boot;
 use crate::config::Config;
 use crate::config::kafka::LogBackend;
 use crate::domain::failure::{Classified, FailureClass};
-use crate::supervisors::{log, store};
+use crate::supervisors::{backends, log, store};
 
 /// Something is left to do.
 const EXIT_PENDING: u8 = 1;
+/// Longest wait for the brokers.
+const TOPICS_WITHIN: Duration = Duration::from_secs(30);
 /// A store does not answer.
 const EXIT_UNAVAILABLE: u8 = 69;
-/// How long one question to the brokers of the log may take.
-const BROKERS: Duration = Duration::from_secs(15);
 
 /// What to migrate, and whether to do it.
 #[derive(Debug, Args)]
@@ -65,14 +66,19 @@ pub(super) async fn run(args: MigrateArgs) -> ExitCode {
             return ExitCode::from(boot::EXIT_CONFIG);
         }
     };
-    let code = match all(&config, &args).await {
-        Ok(pending) if pending && args.plan => EXIT_PENDING,
-        Ok(_) => boot::EXIT_OK,
-        Err(refused) => {
-            eprintln!("obtrace: {}", refused.why);
-            refused.code
-        }
-    };
+    // What takes data in waits for its log, what stores it for its tables: the log last, so that nothing comes before.
+    let found = [state(&config, &args).await, telemetry(&config, &args).await, topics(&config, &args).await];
+    let mut code = boot::EXIT_OK;
+    for found in found {
+        code = code.max(match found {
+            Ok(pending) if pending && args.plan => EXIT_PENDING,
+            Ok(_) => boot::EXIT_OK,
+            Err(refused) => {
+                eprintln!("obtrace: {}", refused.why);
+                refused.code
+            }
+        });
+    }
     match code {
         EXIT_PENDING => println!("run `obtrace migrate` without --plan to do this"),
         boot::EXIT_OK => println!("nothing is left to do"),
@@ -81,41 +87,50 @@ pub(super) async fn run(args: MigrateArgs) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Log and stores, in turn: whether something was to be done.
-async fn all(config: &Config, args: &MigrateArgs) -> Result<bool, Refused> {
-    let topics = topics(config, args).await?;
-    Ok(telemetry(config, args).await? || topics)
+/// The state store: whether something was to be done.
+async fn state(config: &Config, args: &MigrateArgs) -> Result<bool, Refused> {
+    let place = backends::state_place(config).map_err(|why| Refused { why, code: boot::EXIT_CONFIG })?;
+    let before =
+        if args.plan { state_schema::plan(&place).await } else { state_schema::migrate(&place).await };
+    let before = before.map_err(|fault| Refused::of(&fault))?;
+    let due: Vec<String> = before.pending().map(|step| format!("V{} {}", step.version, step.name)).collect();
+    print!("{}", short_report("state", &before.store, before.steps.len(), &due, args.plan));
+    Ok(!due.is_empty())
 }
 
-/// The topics of a log at brokers: whether some were to be made. What differs is told, and left as it is.
+/// The topics, where the log is at brokers: whether something was to be done.
 async fn topics(config: &Config, args: &MigrateArgs) -> Result<bool, Refused> {
-    if config.stream.backend == LogBackend::Embedded {
+    if config.stream.backend != LogBackend::Kafka {
         return Ok(false);
     }
     let settings = log::kafka_settings(config);
-    let found = match args.plan {
-        true => topics::plan_topics(&settings, BROKERS).await,
-        false => topics::ensure_topics(&settings, BROKERS).await,
+    let before = match args.plan {
+        true => plan_topics(&settings, TOPICS_WITHIN).await,
+        false => ensure_topics(&settings, TOPICS_WITHIN).await,
     };
-    let plan = found.map_err(|error| Refused::of(&error))?;
-    print!("{}", topics_report(&settings.connection.brokers.join(","), &plan, args));
-    Ok(!plan.is_done())
+    let before = before.map_err(|error| Refused::of(&error))?;
+    let due: Vec<String> = before.missing().map(ToString::to_string).collect();
+    let place = settings.connection.brokers.join(", ");
+    print!("{}", short_report("topics", &place, settings.topics.len(), &due, args.plan));
+    for step in before.differences() {
+        println!("  note   {step}");
+    }
+    Ok(!due.is_empty())
 }
 
-fn topics_report(brokers: &str, plan: &TopicPlan, args: &MigrateArgs) -> String {
-    let mut text = format!("{:<10} {brokers}: {} topics are there\n", "topics", plan.partitions.len());
-    for step in plan.missing() {
-        writeln!(text, "  {}  {step}", if args.plan { "to do" } else { "done" }).ok();
-    }
-    for step in plan.differences() {
-        writeln!(text, "  look   {step}").ok();
+/// What is there and what is, or would be, done, one line a step.
+fn short_report(store: &str, place: &str, all: usize, due: &[String], plan: bool) -> String {
+    let mut text = format!("{store:<10} {place}: {} of {all} in place\n", all.saturating_sub(due.len()));
+    for step in due {
+        writeln!(text, "  {}   {step}", if plan { "to do" } else { "done " }).ok();
     }
     text
 }
 
 /// The telemetry store: whether something was to be done.
 async fn telemetry(config: &Config, args: &MigrateArgs) -> Result<bool, Refused> {
-    let (mut settings, layout) = (store::telemetry_settings(config), store::layout(config));
+    let (settings, layout) = (store::telemetry_settings(config), store::layout(config));
+    let mut settings = TelemetrySettings { reader: None, ..settings };
     let engine = store::engine_spec(config);
     let folder = config.data_dir.join("engine");
     let place = match &settings.url {
@@ -142,10 +157,17 @@ async fn telemetry(config: &Config, args: &MigrateArgs) -> Result<bool, Refused>
     }
     let client = TelemetryClient::new(settings).map_err(|error| Refused::of(&error))?;
     let done = async {
-        let plan = migrate::plan(&client, &layout).await?;
+        let mut plan = migrate::plan(&client, &layout).await?;
+        let wanted = store::server_access(config);
+        if let Some(wanted) = &wanted {
+            plan.steps.extend(access::plan(&client, &layout, wanted).await?);
+        }
         print!("{}", report("telemetry", &place, &plan, args));
         if !args.plan && !plan.steps.is_empty() {
             migrate::run(&client, &layout).await?;
+            if let Some(wanted) = &wanted {
+                access::run(&client, &layout, wanted).await?;
+            }
         }
         Ok(!plan.steps.is_empty())
     }
@@ -156,6 +178,15 @@ async fn telemetry(config: &Config, args: &MigrateArgs) -> Result<bool, Refused>
     done.map_err(|error: migrate::MigrateError| Refused::of(&error))
 }
 
+/// A statement without the hash of a password in it.
+fn masked(sql: &str) -> String {
+    let Some((before, rest)) = sql.split_once("IDENTIFIED WITH sha256_hash BY '") else {
+        return sql.to_owned();
+    };
+    let after = rest.split_once('\'').map_or("", |(_, after)| after);
+    format!("{before}IDENTIFIED WITH sha256_hash BY '***'{after}")
+}
+
 /// What is there of a schema, and what is, or would be, done.
 fn report(store: &str, place: &str, plan: &Plan, args: &MigrateArgs) -> String {
     let Plan { version, latest, steps } = plan;
@@ -163,7 +194,7 @@ fn report(store: &str, place: &str, plan: &Plan, args: &MigrateArgs) -> String {
     for Step { name, statements } in steps {
         let does = if args.plan { "to do" } else { "doing" };
         writeln!(text, "  {does}  {name}, {} statements", statements.len()).ok();
-        for statement in statements.iter().filter(|_| args.plan || args.sql) {
+        for statement in statements.iter().filter(|_| args.plan || args.sql).map(|sql| masked(sql)) {
             let shown = match args.sql {
                 true => format!("{statement};").replace('\n', "\n         "),
                 false => statement.lines().next().unwrap_or_default().to_owned(),
@@ -190,6 +221,16 @@ mod tests {
     }
 
     #[test]
+    fn steps_are_listed_as_to_do_or_done() {
+        let due = ["V2 deploys".to_owned()];
+        assert_eq!(
+            short_report("state", "here", 2, &due, true),
+            "state      here: 1 of 2 in place\n  to do   V2 deploys\n"
+        );
+        assert!(short_report("state", "here", 2, &due, false).ends_with("  done    V2 deploys\n"));
+    }
+
+    #[test]
     fn a_plan_lists_steps_and_the_beginning_of_each_statement_or_all_of_it() {
         let step =
             Step { name: "V2 more".into(), statements: vec!["ALTER TABLE a\n  ADD COLUMN b Int8".into()] };
@@ -201,6 +242,10 @@ mod tests {
         assert!(
             report("telemetry", "here", &plan, &args(&["--sql"]))
                 .ends_with("ALTER TABLE a\n           ADD COLUMN b Int8;\n")
+        );
+        assert_eq!(
+            masked("CREATE USER a IDENTIFIED WITH sha256_hash BY 'abc' HOST ANY"),
+            "CREATE USER a IDENTIFIED WITH sha256_hash BY '***' HOST ANY"
         );
         let done = Plan { version: 2, latest: 2, steps: Vec::new() };
         assert_eq!(report("t", "here", &done, &args(&[])), "t          here: version 2 of 2\n");

@@ -26,7 +26,10 @@ pub const WELL_KNOWN: [(&str, &str); 6] = [
 ];
 
 /// Built-in profiles by name: settings for a purpose, below every file.
-pub const PROFILES: [(&str, &str); 1] = [("dev", include_str!("../../config/profiles/dev.toml"))];
+pub const PROFILES: [(&str, &str); 2] = [
+    ("dev", include_str!("../../config/profiles/dev.toml")),
+    ("cluster", include_str!("../../config/profiles/cluster.toml")),
+];
 
 /// A key set on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]

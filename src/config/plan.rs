@@ -25,6 +25,16 @@ config_struct! {
         retention_days: u16 = 0,
         /// Queries at once; others wait, then are told to come back (429). 0 = serve.queries_per_tenant.
         queries_in_flight: u32 = 0,
+        /// Seconds a query may take; serve.deadline holds as well.
+        query_seconds: u32 = 0,
+        /// Rows a query may read in the store; serve.query.max_rows_to_read holds as well.
+        query_rows_to_read: u64 = 0,
+        /// Bytes a query may read in the store, uncompressed.
+        query_bytes_to_read: u64 = 0,
+        /// Bytes of memory a query may use in the store; serve.query.max_memory holds as well.
+        query_memory_bytes: u64 = 0,
+        /// Rows that one statement of a query may answer.
+        query_result_rows: u64 = 0,
     }
 }
 
@@ -40,6 +50,11 @@ impl From<Limits> for PlanConfig {
             requests_per_second: limits.requests_per_second,
             retention_days: limits.retention_days,
             queries_in_flight: limits.queries_in_flight,
+            query_seconds: limits.query_seconds,
+            query_rows_to_read: limits.query_rows_to_read,
+            query_bytes_to_read: limits.query_bytes_to_read,
+            query_memory_bytes: limits.query_memory_bytes,
+            query_result_rows: limits.query_result_rows,
         }
     }
 }
@@ -54,6 +69,11 @@ impl From<&PlanConfig> for Limits {
             requests_per_second: plan.requests_per_second,
             retention_days: plan.retention_days,
             queries_in_flight: plan.queries_in_flight,
+            query_seconds: plan.query_seconds,
+            query_rows_to_read: plan.query_rows_to_read,
+            query_bytes_to_read: plan.query_bytes_to_read,
+            query_memory_bytes: plan.query_memory_bytes,
+            query_result_rows: plan.query_result_rows,
         }
     }
 }
@@ -117,6 +137,11 @@ impl Setting for PlanTable {
                     out.key("requests_per_second", &[], &limits.requests_per_second.to_string());
                     out.key("retention_days", &[], &limits.retention_days.to_string());
                     out.key("queries_in_flight", &[], &limits.queries_in_flight.to_string());
+                    out.key("query_seconds", &[], &limits.query_seconds.to_string());
+                    out.key("query_rows_to_read", &[], &limits.query_rows_to_read.to_string());
+                    out.key("query_bytes_to_read", &[], &limits.query_bytes_to_read.to_string());
+                    out.key("query_memory_bytes", &[], &limits.query_memory_bytes.to_string());
+                    out.key("query_result_rows", &[], &limits.query_result_rows.to_string());
                 });
             }
         });

@@ -84,7 +84,8 @@ config_struct! {
         /// Postgres: postgres://obtrace_app:PASSWORD@HOST:PORT/DATABASE. The roles come from migrations/postgres/roles.sql.
         /// Better given as OBTRACE__STORE__STATE__URL than in a file.
         url: Secret = Secret::default(),
-        /// Postgres: the same database as obtrace_migrate, which only `obtrace migrate` uses.
+        /// Postgres: the same database as obtrace_migrate. Only `obtrace migrate` needs it, and a start where
+        /// migrate_on_start = true.
         migrate_url: Secret = Secret::default(),
         /// Postgres: most connections.
         pool: u32 = 8,

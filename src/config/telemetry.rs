@@ -14,6 +14,11 @@ config_struct! {
     pub struct TelemetryConfig {
         /// A ClickHouse server's HTTP interface. When it is set no engine is started; nothing else changes.
         url: Option<HttpUrl> = None => Restarts(&["store.engine"]),
+        /// Further nodes of the same cluster, which needs telemetry.cluster.name. A call goes to one that is well; an insert
+        /// stays with its node while that one is.
+        more_urls: Vec<HttpUrl> = Vec::new() => Restarts(&["store.engine"]),
+        /// Certificates of authorities to trust for https, beside those of the system: a PEM file.
+        ca_file: Option<PathBuf> = None,
         /// Database of the tables. Made if it is missing.
         database: String = "obtrace".into(),
         /// User at the server. The embedded engine has its own.
@@ -26,10 +31,26 @@ config_struct! {
         connect_timeout: Duration = Duration::from_secs(5),
         /// Longest wait for an insert. It is then retried as the same block, which the store keeps once.
         insert_timeout: Duration = Duration::from_secs(60) => Live,
+        /// Days that a ClickHouse server keeps its own logs (system.query_log and the like), set by `obtrace migrate` where
+        /// they would be kept for ever. 0 leaves them alone.
+        system_log_days: u16 = 14,
+        /// The user who asks.
+        reader: ReaderConfig = ReaderConfig::default() => Restarts(&["store.engine"]),
         /// A cluster behind the address: shards of replicas.
-        cluster: ClusterConfig = ClusterConfig::default() => Restarts(&["store.engine"]),
+        cluster: ClusterConfig = ClusterConfig::default(),
         /// The embedded engine: a child process that loads ClickHouse as a library.
         engine: EngineConfig = EngineConfig::default() => Restarts(&["store.engine"]),
+    }
+}
+
+config_struct! {
+    /// A user of a ClickHouse server who may only read, and sees one tenant a query by row policies. `obtrace migrate` makes
+    /// both. The embedded engine has the same wall by itself.
+    pub struct ReaderConfig {
+        /// Its name. Unset: telemetry.user asks too, and the tenant filter of each query is the only wall.
+        user: Option<String> = None,
+        /// Its password. Better given as OBTRACE__TELEMETRY__READER__PASSWORD than in a file.
+        password: Secret = Secret::default(),
     }
 }
 
@@ -42,6 +63,8 @@ config_struct! {
         keeper_path: String = "/clickhouse/tables/{shard}/{database}/{table}".into(),
         /// Name of a replica. The servers fill in {replica}.
         replica: String = "{replica}".into(),
+        /// Replicas that must have an insert before it is acknowledged. 0 and 1: the one that took it, others follow.
+        insert_quorum: u32 = 0,
         /// How long a shard remembers inserts, and so for how long a block may be retried without being stored twice.
         remember: Duration = Duration::from_secs(7 * 24 * 3600),
     }
@@ -106,6 +129,21 @@ impl Validate for TelemetryConfig {
         if self.url.is_none() && self.cluster.name.is_some() {
             at.refuse(&["cluster.name"], "needs telemetry.url: the embedded engine is no cluster");
         }
+        if !self.more_urls.is_empty() && self.cluster.name.is_none() {
+            at.refuse(
+                &["more_urls"],
+                "needs telemetry.url and telemetry.cluster.name: servers that are no cluster do not know of each other's blocks",
+            );
+        }
+        if self.reader.user.is_some() && self.url.is_none() {
+            at.refuse(
+                &["reader.user"],
+                "needs telemetry.url: the embedded engine has one user, held to one tenant a query",
+            );
+        }
+        if self.reader.user.as_ref() == Some(&self.user) {
+            at.refuse(&["reader.user", "user"], "must be another user than telemetry.user, which writes");
+        }
         if self.max_connections == 0 {
             at.refuse(&["max_connections"], "must be at least 1");
         }
@@ -118,6 +156,8 @@ impl Validate for TelemetryConfig {
         }
     }
 }
+
+impl Validate for ReaderConfig {}
 
 impl Validate for ClusterConfig {
     fn validate(&self, at: &mut Reader) {

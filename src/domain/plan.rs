@@ -25,6 +25,21 @@ pub struct Limits {
     pub retention_days: u16,
     /// Queries at once.
     pub queries_in_flight: u32,
+    /// Seconds a query may take.
+    #[serde(default)]
+    pub query_seconds: u32,
+    /// Rows a query may read in the store.
+    #[serde(default)]
+    pub query_rows_to_read: u64,
+    /// Bytes a query may read in the store, uncompressed.
+    #[serde(default)]
+    pub query_bytes_to_read: u64,
+    /// Bytes of memory a query may use in the store.
+    #[serde(default)]
+    pub query_memory_bytes: u64,
+    /// Rows that one statement of a query may answer.
+    #[serde(default)]
+    pub query_result_rows: u64,
 }
 
 /// A named plan.
@@ -59,6 +74,7 @@ pub const BUILT_IN: [&str; 6] = ["free", "starter", "team", "business", "enterpr
 pub fn built_in(name: &str) -> Option<Limits> {
     const MILLION: u64 = 1_000_000;
     const GIB: u64 = 1 << 30;
+    const MIB: u64 = 1 << 20;
     // spans, logs, points in millions; GiB; requests/s; days; queries.
     let (spans, logs, points, gib, requests_per_second, retention_days, queries_in_flight) = match name {
         "free" => (1, 1, 5, 1, 20, 3, 2),
@@ -69,6 +85,15 @@ pub fn built_in(name: &str) -> Option<Limits> {
         UNLIMITED => (0, 0, 0, 0, 0, 0, 0),
         _ => return None,
     };
+    // Of a query: seconds; millions of rows, GiB to read; MiB of memory; thousands of rows to answer.
+    let (query_seconds, rows, read, memory, answer) = match name {
+        "free" => (10, 100, 10, 256, 100),
+        "starter" => (15, 500, 50, 512, 200),
+        "team" => (20, 2_000, 200, 1_024, 500),
+        "business" => (30, 10_000, 1_000, 2_048, 1_000),
+        "enterprise" => (60, 50_000, 5_000, 4_096, 2_000),
+        _ => (0, 0, 0, 0, 0),
+    };
     Some(Limits {
         spans_per_day: spans * MILLION,
         log_records_per_day: logs * MILLION,
@@ -77,6 +102,11 @@ pub fn built_in(name: &str) -> Option<Limits> {
         requests_per_second,
         retention_days,
         queries_in_flight,
+        query_seconds,
+        query_rows_to_read: rows * MILLION,
+        query_bytes_to_read: read * GIB,
+        query_memory_bytes: memory * MIB,
+        query_result_rows: answer * 1_000,
     })
 }
 
@@ -95,13 +125,18 @@ mod tests {
                 u64::from(l.requests_per_second),
                 u64::from(l.retention_days),
                 u64::from(l.queries_in_flight),
+                u64::from(l.query_seconds),
+                l.query_rows_to_read,
+                l.query_bytes_to_read,
+                l.query_memory_bytes,
+                l.query_result_rows,
             ]
         };
-        let plans: Vec<[u64; 7]> = BUILT_IN.iter().map(|name| numbers(built_in(name).unwrap())).collect();
+        let plans: Vec<[u64; 12]> = BUILT_IN.iter().map(|name| numbers(built_in(name).unwrap())).collect();
         for pair in plans[..5].windows(2) {
             assert!(pair[0].iter().zip(pair[1]).all(|(small, large)| *small < large), "{pair:?}");
         }
-        assert_eq!(plans[5], [0; 7]);
+        assert_eq!(plans[5], [0; 12]);
         assert_eq!(built_in("gold"), None);
     }
 

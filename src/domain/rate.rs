@@ -28,11 +28,13 @@ impl Gcra {
     /// The wait until there is one, where there is none.
     pub fn take(&mut self, step_ns: u64, burst: u32, want: u32, now_ns: u64) -> Result<u32, Duration> {
         let horizon = step_ns.saturating_mul(u64::from(burst.max(1)));
-        let due = self.due_ns.clamp(now_ns, now_ns.saturating_add(horizon));
-        let room = horizon - (due - now_ns);
-        let permits = u32::try_from(room / step_ns.max(1)).unwrap_or(u32::MAX).min(want);
+        // What was taken elsewhere may be more than there was: it is made up for, but never for longer than a burst.
+        let due = self.due_ns.clamp(now_ns, now_ns.saturating_add(horizon.saturating_mul(2)));
+        let ahead = due - now_ns;
+        let permits = horizon.saturating_sub(ahead) / step_ns.max(1);
+        let permits = u32::try_from(permits).unwrap_or(u32::MAX).min(want);
         if permits == 0 {
-            return Err(Duration::from_nanos(step_ns.saturating_sub(room).max(1)));
+            return Err(Duration::from_nanos((ahead + step_ns).saturating_sub(horizon).max(1)));
         }
         self.due_ns = due.saturating_add(step_ns.saturating_mul(u64::from(permits)));
         Ok(permits)
@@ -293,6 +295,10 @@ mod tests {
         assert_eq!(rate.take(10 * MS, 5, 1, 1_000 * MS), Err(Duration::from_millis(10)));
         assert_eq!(rate.take(10 * MS, 5, 1, 1_010 * MS), Ok(1));
         assert_eq!(rate.take(10 * MS, 5, 9, 9_000 * MS), Ok(5), "nothing is saved up beyond the burst");
+        rate.spend(10 * MS, 3);
+        assert_eq!(rate.take(10 * MS, 5, 1, 9_000 * MS), Err(Duration::from_millis(40)), "it is made up for");
+        rate.spend(10 * MS, 1_000);
+        assert_eq!(rate.take(10 * MS, 5, 1, 9_000 * MS), Err(Duration::from_millis(60)), "but not for ever");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::domain::plan::Plan;
 use crate::domain::query::{QueryAnswer, QueryError, QueryRequest};
 use crate::domain::reload::{ReloadRefused, Reloaded};
 use crate::domain::scope::Scope;
@@ -16,6 +17,8 @@ pub struct RunQuery {
     pub scope: Scope,
     /// The question.
     pub request: QueryRequest,
+    /// The plan of the tenant, where it is known: what the query may cost.
+    pub plan: Option<Plan>,
     /// Time the whole query may take.
     pub deadline: Duration,
     /// The answer.

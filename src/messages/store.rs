@@ -1,7 +1,6 @@
 //! Messages to the store stage: rows to insert, and the calls of the state, blob and cache ports.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
@@ -12,7 +11,6 @@ use crate::backends::fault::PortFault;
 use crate::backends::leases::LeaseAsk;
 use crate::backends::state::KeyUse;
 use crate::backends::telemetry::client::TelemetryError;
-use crate::domain::deploy::{Deploy, DeployQuery};
 use crate::domain::rate::Grant;
 use crate::domain::usage::{Day, UsageRow};
 use crate::supervisors::kernel::lane::Cargo;
@@ -57,7 +55,7 @@ impl std::fmt::Debug for StoreRows {
     }
 }
 
-/// tenant, serve → state adapter · at least once · ≤ some thousand rows · idempotent: every write is a total or a time.
+/// tenant → state adapter · at least once · ≤ some thousand rows · idempotent: every write is a total or a time.
 ///
 /// One call of the state port.
 pub enum StateCall {
@@ -71,10 +69,6 @@ pub enum StateCall {
     TouchKeys(Vec<KeyUse>, StateReply<()>),
     /// [`StateStore::key_uses`](crate::backends::state::StateStore::key_uses).
     ReadKeyUses(StateReply<Vec<KeyUse>>),
-    /// [`StateStore::put_deploy`](crate::backends::state::StateStore::put_deploy).
-    PutDeploy(Arc<str>, Deploy, StateReply<()>),
-    /// [`StateStore::deploys`](crate::backends::state::StateStore::deploys).
-    ReadDeploys(Arc<str>, DeployQuery, StateReply<Vec<Deploy>>),
     /// [`StateStore::forget_deploys_before`](crate::backends::state::StateStore::forget_deploys_before).
     ForgetDeploys(u64, StateReply<u64>),
 }
@@ -87,12 +81,9 @@ impl Cargo for StateCall {
         match self {
             Self::PutUsage(rows, _) => rows.len() * 128,
             Self::TouchKeys(uses, _) => uses.len() * 64,
-            Self::PutDeploy(..) => 1024,
-            Self::ReadUsage(..)
-            | Self::ForgetUsage(..)
-            | Self::ReadKeyUses(_)
-            | Self::ReadDeploys(..)
-            | Self::ForgetDeploys(..) => 64,
+            Self::ReadUsage(..) | Self::ForgetUsage(..) | Self::ReadKeyUses(_) | Self::ForgetDeploys(..) => {
+                64
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use crate::domain::gate::GateAnswer;
-use crate::domain::plan::Limits;
+use crate::domain::plan::Plan;
 use crate::domain::refusal::Refusal;
 use crate::domain::signal::Signal;
 
@@ -17,8 +17,8 @@ pub trait TenantGate: Send + Sync + 'static {
     /// Whether a request of `tenant` may come in.
     fn admit<'a>(&'a self, tenant: &'a Arc<str>, signal: Signal) -> BoxFuture<'a, Result<(), Refusal>>;
 
-    /// The limits of the tenant's plan; none where nothing is known.
-    fn limits<'a>(&'a self, tenant: &'a Arc<str>) -> BoxFuture<'a, Limits>;
+    /// The tenant's plan; `None` where nothing is known.
+    fn plan<'a>(&'a self, tenant: &'a Arc<str>) -> BoxFuture<'a, Option<Plan>>;
 
     /// How the tenant stands.
     fn answer<'a>(&'a self, tenant: &'a Arc<str>) -> BoxFuture<'a, GateAnswer>;

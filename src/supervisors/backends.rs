@@ -57,7 +57,11 @@ pub fn state(config: &Config, io: &Handle) -> Result<Arc<dyn StateStore>, String
         }
         StateBackend::Postgres => {
             let settings = postgres(config, &config.store.state.url);
-            Ok(Arc::new(PgState::new(&settings, io.clone()).map_err(|fault| fault.to_string())?))
+            let state = PgState::new(&settings, io.clone()).map_err(|fault| fault.to_string())?;
+            let owner = &config.store.state.migrate_url;
+            // Without the owner's login it waits for `obtrace migrate`.
+            let migrates = config.migrate_on_start == Some(true) && !owner.is_empty();
+            Ok(Arc::new(if migrates { state.migrating(postgres(config, owner)) } else { state }))
         }
     }
 }

@@ -16,7 +16,7 @@ pub fn runs(config: &Config, path: &str) -> bool {
         ("store", "store.engine") => worker || gateway,
         ("store", "store.writer") => worker,
         ("store", "store.state" | "store.cache") => edge || gateway,
-        ("store", "store.blobs") => gateway,
+        ("store", "store.blobs" | "store.janitor") => gateway,
         ("tenant", _) => edge || gateway,
         ("broker_out", "broker_out.letters") => gateway,
         // A log of this process alone has no group to be a member of.

@@ -7,6 +7,7 @@ use crate::actors::store::engine::{Former, Schema, StoreKeeper};
 use crate::actors::store::janitor::{Janitor, JanitorDeps};
 use crate::actors::store::state::StateAdapter;
 use crate::actors::store::writer::TelemetryWriter;
+use crate::backends::telemetry::access::Access;
 use crate::backends::telemetry::client::TelemetrySettings;
 use crate::backends::telemetry::engine::child::EngineSpec;
 use crate::backends::telemetry::schema::{Cluster, Layout};
@@ -105,7 +106,7 @@ fn keeper(parts: &Parts) -> ChildSpec {
         let (settings, engine) = (telemetry_settings(&config), engine_spec(&config));
         let breaker = parts.policy("store.engine").breaker;
         let migrates = config.migrate_on_start.unwrap_or(engine.is_some());
-        let schema = Schema { layout: layout(&config), migrates };
+        let schema = Schema { layout: layout(&config), access: server_access(&config), migrates };
         let (client, live) = (parts.telemetry.clone(), parts.live.clone());
         StoreKeeper::new(client, settings, engine, schema, live, breaker, former.clone())
     })
@@ -114,15 +115,31 @@ fn keeper(parts: &Parts) -> ChildSpec {
 
 /// How to reach the store where `telemetry.url` names one, and what to call its database.
 pub fn telemetry_settings(config: &Config) -> TelemetrySettings {
-    let telemetry = &config.telemetry;
+    let (telemetry, cluster) = (&config.telemetry, &config.telemetry.cluster);
     TelemetrySettings {
         url: telemetry.url.as_ref().map(|url| url.as_str().to_owned()),
+        more_urls: telemetry.more_urls.iter().map(|url| url.as_str().to_owned()).collect(),
+        ca_file: telemetry.ca_file.clone(),
         user: telemetry.user.clone(),
         password: telemetry.password.expose().to_owned(),
+        reader: reader(config),
         database: telemetry.database.clone(),
         max_connections: telemetry.max_connections as usize,
         connect_timeout: telemetry.connect_timeout,
+        cluster: cluster.name.as_ref().map(|_| cluster.insert_quorum),
     }
+}
+
+/// Name and password of the user who asks, where it is another one.
+fn reader(config: &Config) -> Option<(String, String)> {
+    let reader = &config.telemetry.reader;
+    reader.user.clone().map(|user| (user, reader.password.expose().to_owned()))
+}
+
+/// What a ClickHouse server is to have beside the schema; the engine needs none of it.
+pub fn server_access(config: &Config) -> Option<Access> {
+    let log_days = config.telemetry.system_log_days;
+    config.telemetry.url.as_ref().map(|_| Access { reader: reader(config), log_days })
 }
 
 /// What the telemetry schema is written out for.

@@ -41,6 +41,7 @@ struct Inner {
     own_dropped: Family<SignalOnly, Gauge>,
     restarts: Mutex<Restarts>,
     gate_fail_open: Family<Reason, Counter>,
+    gate_paced_alone: Counter,
     reloads: Family<ReloadLabels, Counter>,
     restart_pending: Gauge,
 }
@@ -113,6 +114,11 @@ impl Metrics {
                 &mut registry,
                 "gate_fail_open",
                 "Requests let in although nothing was known of their tenant's plan, by reason",
+            ),
+            gate_paced_alone: counted(
+                &mut registry,
+                "gate_paced_alone",
+                "Requests that were held to this edge's share of a rate, because the cache did not answer in time",
             ),
             reloads: counted(&mut registry, "config_reloads", "Reloads of the configuration by result"),
             restart_pending: counted(
@@ -193,6 +199,11 @@ impl Metrics {
     /// A request was let in because nothing was known of its tenant.
     pub fn gate_failed_open(&self, reason: &'static str) {
         self.inner.gate_fail_open.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A request was let in or not by this edge's share of its tenant's rate.
+    pub fn gate_paced_alone(&self) {
+        self.inner.gate_paced_alone.inc();
     }
 
     /// The configuration was read anew; so many keys now wait for a restart of the process.

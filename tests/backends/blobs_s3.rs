@@ -11,6 +11,7 @@ use obtrace::backends::blobs::{BlobKey, BlobStore};
 use obtrace::domain::failure::FailureClass;
 use tokio::runtime::Handle;
 
+use crate::bucket::Bucket;
 use crate::proxy::{Instead, Mode, Proxy};
 use crate::{bucket, services};
 
@@ -25,7 +26,7 @@ fn large() -> Bytes {
 }
 
 /// A bucket behind a proxy: settings that lead through it, and past it.
-async fn behind_a_proxy() -> (S3Settings, S3Settings, Proxy) {
+async fn behind_a_proxy() -> (S3Settings, Bucket, Proxy) {
     let direct = bucket::fresh(&services::s3()).await;
     let endpoint = direct.endpoint.clone().expect("an endpoint");
     let proxy = Proxy::start(endpoint.trim_start_matches("http://"));
@@ -76,7 +77,7 @@ async fn the_lost_end_of_an_upload_is_found_to_have_come() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_overloaded_is_asked_again() {
-    let (through, _, proxy) = behind_a_proxy().await;
+    let (through, _bucket, proxy) = behind_a_proxy().await;
     let blobs = bucket::blobs(&through);
     proxy.on_request("PUT /", 3, Instead::Answer(SLOW_DOWN.to_vec()));
     blobs.put(&key("x"), Bytes::from_static(b"1")).await.expect("the fourth try");
@@ -88,7 +89,7 @@ async fn a_server_that_is_overloaded_is_asked_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_away_is_a_dependency_that_is_down_within_the_deadline() {
-    let (through, _, proxy) = behind_a_proxy().await;
+    let (through, _bucket, proxy) = behind_a_proxy().await;
     let limit = Duration::from_secs(2);
     let blobs = bucket::blobs(&S3Settings { timeout: limit, connect_timeout: limit, ..through });
     for mode in [Mode::Reset, Mode::HalfOpen] {
@@ -147,6 +148,7 @@ async fn wrong_keys_and_a_missing_bucket_are_for_the_operator() {
         assert_eq!(fault.class, FailureClass::Config, "{fault}");
         assert!(!fault.what.contains("secret-word") && !format!("{settings:?}").contains("secret-word"));
     }
-    let fault = S3Blobs::new(&S3Settings { ca: Some("no-such-file".into()), ..good }, Handle::current());
+    let fault =
+        S3Blobs::new(&S3Settings { ca: Some("no-such-file".into()), ..good.clone() }, Handle::current());
     assert!(fault.unwrap_err().what.contains("tls_ca"));
 }

@@ -87,7 +87,8 @@ pub async fn what_a_node_took_by_itself_counts(keeper: Keeper) {
     );
     keeper.lease(told(0, u32::MAX)).await.unwrap();
     let wait = keeper.lease(told(1, 0)).await.unwrap().retry_after;
-    assert!(wait <= Duration::from_millis(20), "a debt is forgiven but for what is used up now: {wait:?}");
+    let second = Duration::from_secs(1);
+    assert!(wait > second / 2 && wait <= second * 101 / 100, "a debt is made up for, for a second: {wait:?}");
 }
 
 /// Every case against memory and against Redis.

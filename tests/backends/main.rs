@@ -16,6 +16,7 @@ mod pg;
 #[path = "../support/proxy.rs"]
 mod proxy;
 mod query;
+mod reach;
 #[path = "../support/redis.rs"]
 mod redis;
 mod schema;
@@ -25,3 +26,4 @@ mod services_script;
 mod state;
 mod state_postgres;
 mod telemetry;
+mod wall;

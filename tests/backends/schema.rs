@@ -6,9 +6,9 @@ use std::time::Duration;
 use arrow_array::cast::AsArray;
 use obtrace::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use obtrace::backends::telemetry::engine::{EngineChild, EngineSpec, USER};
-use obtrace::backends::telemetry::migrate;
 use obtrace::backends::telemetry::read::QueryLimits;
 use obtrace::backends::telemetry::schema::{Cluster, Layout};
+use obtrace::backends::telemetry::{access, migrate};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -56,6 +56,7 @@ async fn the_engine_can_read_the_statements_of_a_cluster() {
         database: "obtrace".into(),
         max_connections: 1,
         connect_timeout: Duration::from_secs(5),
+        ..TelemetrySettings::default()
     })
     .expect("settings");
     let read = async |statement: &str| {
@@ -67,6 +68,11 @@ async fn the_engine_can_read_the_statements_of_a_cluster() {
         let read = read(&statement).await.unwrap_or_else(|error| panic!("{error}\n{statement}"));
         let text = read.batches[0].column(0).as_string::<i32>().value(0).to_owned();
         assert!(text.contains("ON CLUSTER main"), "{text}");
+    }
+    for layout in [&Layout::Single, &cluster()] {
+        for statement in access::reader(layout, "obtrace", "reader", "secret") {
+            read(&statement).await.unwrap_or_else(|error| panic!("{error}\n{statement}"));
+        }
     }
     let slip = read("CREATE TABLE a ON CLUSTR 'b' (c Int8)").await.unwrap_err();
     assert!(slip.to_string().contains("code 62"), "a slip is seen: {slip}");

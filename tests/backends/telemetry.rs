@@ -36,6 +36,7 @@ use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use uuid::Uuid;
 
+const TENANT: &str = "acme";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// 2026-11-24T00:06:40Z and a bit.
 const START: u64 = 1_795_478_800_123_456_789;
@@ -62,10 +63,13 @@ impl Store {
         Self { child, client, _folder: folder }
     }
 
-    /// The first column of what a statement reads, as text.
+    /// The first column of what a statement reads, as text; of telemetry, the rows of the tenant of these tests.
     async fn texts(&self, sql: &str) -> Vec<String> {
         let limits = QueryLimits::default();
-        let result = self.client.query(sql, &[], &[], limits, PATIENCE).await.expect(sql);
+        let result = match sql.contains("system.") {
+            true => self.client.query(sql, &[], &[], limits, PATIENCE).await.expect(sql),
+            false => self.client.query_for(TENANT, sql, &[], &[], limits, PATIENCE).await.expect(sql),
+        };
         let mut texts = Vec::new();
         for batch in &result.batches {
             texts.extend(
@@ -87,7 +91,8 @@ impl Store {
     /// The attributes of the only row, restored from a map and a types column.
     async fn attributes(&self, table: &str, map: &str, types: &str) -> Vec<KeyValue> {
         let sql = format!("SELECT {map}, {types} FROM {table}");
-        let result = self.client.query(&sql, &[], &[], QueryLimits::default(), PATIENCE).await.expect("rows");
+        let limits = QueryLimits::default();
+        let result = self.client.query_for(TENANT, &sql, &[], &[], limits, PATIENCE).await.expect("rows");
         let batch = result.batches.first().expect("a batch");
         let entries = batch.column(0).as_map().value(0);
         let (keys, values) = (entries.column(0).as_string::<i32>(), entries.column(1).as_string::<i32>());
@@ -109,6 +114,7 @@ fn settings() -> TelemetrySettings {
         database: "obtrace".into(),
         max_connections: 4,
         connect_timeout: Duration::from_secs(5),
+        ..TelemetrySettings::default()
     }
 }
 
@@ -595,7 +601,8 @@ async fn a_query_takes_parameters_and_says_what_it_cost() {
     store.insert("spans", &spans(vec![span(), span()]), "a").await;
     let params = [("name".to_owned(), "GET /".to_owned())];
     let sql = "SELECT name, kind FROM spans WHERE name = {name:String}";
-    let result = store.client.query(sql, &params, &[], QueryLimits::default(), PATIENCE).await.expect("rows");
+    let limits = QueryLimits::default();
+    let result = store.client.query_for(TENANT, sql, &params, &[], limits, PATIENCE).await.expect("rows");
     assert_eq!(result.batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 2);
     assert_eq!(result.rows_read, 2);
     assert!(result.bytes_read > 0 && !result.elapsed.is_zero(), "{result:?}");

@@ -137,6 +137,35 @@ fn roles_that_would_each_keep_a_log_or_an_engine_are_refused() {
 }
 
 #[test]
+fn telemetry_settings_that_do_not_fit_are_refused() {
+    let cases = [
+        (
+            "more_urls = [\"http://b:8123\"]\nurl = \"http://a:8123\"",
+            "F:2: telemetry.more_urls needs telemetry.url and telemetry.cluster.name: servers that are no cluster do not know of each other's blocks",
+        ),
+        (
+            "reader = { user = \"r\" }",
+            "F:2: telemetry.reader.user needs telemetry.url: the embedded engine has one user, held to one tenant a query",
+        ),
+        (
+            "url = \"http://a:8123\"\nreader = { user = \"default\" }",
+            "F:3: telemetry.reader.user must be another user than telemetry.user, which writes",
+        ),
+        (
+            "cluster = { name = \"c\" }",
+            "F:2: telemetry.cluster.name needs telemetry.url: the embedded engine is no cluster",
+        ),
+        (
+            "url = \"http://a:8123\"\ncluster = { name = \"c\", keeper_path = \"/tables/{table}\" }",
+            "F:3: telemetry.cluster.keeper_path must begin with / and have {shard} in it, else all shards are replicas of one",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(errors(&format!("[telemetry]\n{text}")), [expected], "{text}");
+    }
+}
+
+#[test]
 fn api_keys_are_checked_and_never_quoted() {
     let hash = format!("sha256:{}", "ab".repeat(32));
     let cases = [
@@ -197,7 +226,7 @@ fn all_faults_of_all_layers_are_shown_at_once() {
     };
     let found = errors_of(&args);
     let expected = [
-        "profile prod: there is no such profile, there are: dev",
+        "profile prod: there is no such profile, there are: dev, cluster",
         "broken.toml:1: not valid TOML",
         "missing.toml: cannot be read",
         "environment OBTRACE__A____B: \"a..b\" is not the name of a key",

@@ -48,6 +48,26 @@ fn rule<'a>(lines: &'a [Line], name: &str) -> &'a Line {
     lines.iter().find(|line| line.name == name).unwrap_or_else(|| panic!("no rule {name}"))
 }
 
+/// The profile of a cluster holds for every role, alone and together, and its numbers fit.
+#[test]
+fn the_cluster_profile_is_right_for_each_role() {
+    let profile = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/profiles/cluster.toml");
+    let profile = profile.to_str().unwrap();
+    for roles in ["ingest-edge", "worker-otlp", "query-gateway", "ingest-edge,worker-otlp,query-gateway"] {
+        let (code, out, err) = Files::new().run(&["check", profile, "--roles", roles]);
+        assert_eq!(code, 0, "{roles}: {out}{err}");
+        let files = vec![PathBuf::from(profile)];
+        let flags = vec![Flag::new("--roles", "roles", roles)];
+        let loaded = tuning::load(&LoadArgs { files, flags, ..LoadArgs::default() }).unwrap();
+        let failing: Vec<String> = lint::lint(&loaded, ROOMY)
+            .iter()
+            .filter(|line| line.verdict == Verdict::Fail)
+            .map(ToString::to_string)
+            .collect();
+        assert!(failing.is_empty(), "{roles}: {failing:#?}");
+    }
+}
+
 #[test]
 fn every_key_says_what_a_change_needs() {
     let without: Vec<&String> =

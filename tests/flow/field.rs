@@ -69,6 +69,8 @@ impl Field {
         // The generator's clock does not jump along.
         let set = ["ingest.accept_future=3h", "ingest.accept_past=3d", "supervision.black_box.keep=1000"];
         options.set.extend(set.map(String::from));
+        // On a machine that is busy with other things a large block may take long; rows about the watchdog say otherwise.
+        options.set.insert(0, "supervision.watchdog.condemn_after=60s".into());
         options.env.push(("OBTRACE_CHAOS_CLOCK".into(), clock.display().to_string()));
         let obtrace = Obtrace::start(&data, options);
         let watch = Watch::start(&obtrace);

@@ -168,11 +168,11 @@ fn migrate_makes_the_topics_that_a_process_does_not_make_itself() {
         (status.code(), text)
     };
     let (code, text) = migrate(&["--plan"]);
-    assert_eq!((code, text.matches("to do  make topic").count()), (Some(1), 7), "{text}");
+    assert_eq!((code, text.matches("make topic").count()), (Some(1), 7), "{text}");
     let (code, text) = migrate(&[]);
-    assert_eq!((code, text.matches("done  make topic").count()), (Some(0), 7), "{text}");
+    assert_eq!((code, text.matches("make topic").count()), (Some(0), 7), "{text}");
     let (code, text) = migrate(&["--plan"]);
-    assert!(code == Some(0) && text.contains("7 topics are there"), "{text}");
+    assert_eq!((code, text.matches("make topic").count()), (Some(0), 0), "{text}");
 }
 
 #[test]

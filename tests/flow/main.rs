@@ -7,6 +7,7 @@ mod clients;
 mod cluster;
 #[cfg(feature = "chaos")]
 mod crashes;
+mod engine;
 mod examples;
 mod exits;
 #[cfg(feature = "chaos")]
@@ -26,6 +27,7 @@ mod roles;
 mod sessions;
 #[cfg(feature = "chaos")]
 mod soak;
+mod stores;
 #[cfg(feature = "chaos")]
 mod table;
 mod tenant;

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use obtrace::backends::telemetry::engine::{EngineChild, EngineSpec};
 
-use crate::support::{Obtrace, Options, binary, block_on};
+use crate::support::pg::Database;
+use crate::support::{Obtrace, Options, binary, block_on, services};
 
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -75,8 +76,9 @@ fn the_engine_of_a_data_folder_is_migrated_too_and_a_plan_makes_nothing() {
     let (code, plan) = migrate(&[&["--plan"], &with[..]].concat());
     assert!(code == 1 && plan.contains("to do  V1 telemetry"), "{plan}");
     assert!(!data.exists(), "nothing was made");
+    assert!(plan.contains("V2 deploys"), "{plan}");
     let (code, done) = migrate(&with);
-    assert!(code == 0 && done.contains("doing  V1 telemetry"), "{done}");
+    assert!(code == 0 && done.contains("doing  V1 telemetry") && done.contains("V2 deploys"), "{done}");
     let (code, plan) = migrate(&[&["--plan"], &with[..]].concat());
     assert!(code == 0 && plan.contains("version 1 of 1"), "{plan}");
     let mut obtrace = Obtrace::start(&data, Options::default());
@@ -91,4 +93,52 @@ fn a_store_that_is_away_is_said_so() {
     assert_eq!(code, 69);
     let (code, _) = migrate(&["--plan", "--set", "telemetry.url=nowhere"]);
     assert_eq!(code, 78);
+}
+
+#[test]
+fn state_in_postgres_is_migrated_by_its_owner_and_processes_wait_for_it() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let database = block_on(Database::bare(&services::postgres()));
+    let file = dir.path().join("f.toml");
+    let config = |role: &str| {
+        let text = format!(
+            "data_dir = {:?}\nmigrate_on_start = false\n[store.state]\nbackend = \"postgres\"\ntls = \"off\"\ncheck_every = \"200ms\"\nurl = {:?}\n\
+             migrate_url = {:?}\n",
+            dir.path().join("data").display().to_string(),
+            database.url("obtrace_app"),
+            database.url(role),
+        );
+        std::fs::write(&file, text).expect("written");
+        ["--config".to_owned(), file.display().to_string()]
+    };
+    let run = |with: &[String], plan: &[&str]| {
+        let with: Vec<&str> = with.iter().map(String::as_str).collect();
+        migrate(&[plan, &with[..]].concat())
+    };
+    let with = config("obtrace_migrate");
+    let (code, plan) = run(&with, &["--plan"]);
+    assert!(code == 1 && plan.contains("V1 usage_and_keys") && plan.contains("V2 deploys"), "{plan}");
+    let (code, _) = run(&config("obtrace_app"), &[]);
+    assert_eq!(code, 78, "who is no owner may not");
+    let with = {
+        config("obtrace_migrate");
+        with
+    };
+    let options = Options { config: vec![with[1].clone()], ..Options::default() };
+    let mut obtrace = Obtrace::start(&dir.path().join("data"), options);
+    let waits = |obtrace: &Obtrace| obtrace.get("/admin/tree").1.to_string().contains("run obtrace migrate");
+    let until = Instant::now() + WITHIN;
+    while !waits(&obtrace) {
+        assert!(Instant::now() < until, "it says what it waits for");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // The engine of the folder belongs to the process that runs; state is migrated all the same.
+    let (code, done) = run(&with, &[]);
+    assert!(code == 78 && done.contains("V2 deploys"), "{done}");
+    let until = Instant::now() + WITHIN;
+    while waits(&obtrace) {
+        assert!(Instant::now() < until, "it goes on");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(obtrace.stop().success());
 }

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use futures_util::{StreamExt, TryStreamExt};
+use object_store::ObjectStore;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
 use object_store::signer::{SignedUrlOptions, Signer};
@@ -11,8 +13,41 @@ use obtrace::backends::blobs::s3::{Encryption, MIN_PART, S3Blobs, S3Settings};
 
 use super::services::S3;
 
+/// A bucket, as its settings. Emptied and removed with its value.
+pub struct Bucket(S3Settings);
+
+impl std::ops::Deref for Bucket {
+    type Target = S3Settings;
+
+    fn deref(&self) -> &S3Settings {
+        &self.0
+    }
+}
+
+impl Drop for Bucket {
+    fn drop(&mut self) {
+        let settings = self.0.clone();
+        let emptying = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            // Where the test has ended the server, there is nothing to remove.
+            let within = tokio::time::timeout(Duration::from_secs(20), remove(&settings));
+            runtime.block_on(async { within.await.ok() });
+        });
+        emptying.join().ok();
+    }
+}
+
+async fn remove(settings: &S3Settings) -> object_store::Result<()> {
+    let store = raw(settings);
+    let places = store.list(None).map_ok(|meta| meta.location).boxed();
+    store.delete_stream(places).try_collect::<Vec<_>>().await?;
+    request(settings, "DELETE", "", &[]).await;
+    Ok(())
+}
+
 /// Settings for a new bucket on this server.
-pub async fn fresh(server: &S3) -> S3Settings {
+pub async fn fresh(server: &S3) -> Bucket {
     let settings = S3Settings {
         endpoint: Some(server.endpoint.clone()),
         bucket: format!("t-{}", uuid::Uuid::now_v7().simple()),
@@ -26,7 +61,7 @@ pub async fn fresh(server: &S3) -> S3Settings {
     };
     let (status, body) = request(&settings, "PUT", "", &[]).await;
     assert_eq!(status, 200, "the bucket is made: {body}");
-    settings
+    Bucket(settings)
 }
 
 /// Blobs by these settings, on the runtime of the test.

@@ -2,8 +2,10 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+pub mod bucket;
 pub mod cluster;
 pub mod pg;
+pub mod proxy;
 pub mod services;
 
 use std::io::Read;
@@ -172,6 +174,17 @@ impl Obtrace {
             }
             assert!(Instant::now() < until, "{path} did not become good: {status} {answer:#}");
             sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// As [`Obtrace::eventually`], where refusals are not the end of it.
+    pub fn eventually_asked(&self, path: &str, within: Duration, good: impl Fn(&Value) -> bool) {
+        let until = Instant::now() + within;
+        let mut last = None;
+        while !matches!(&last, Some((200, answer)) if good(answer)) {
+            assert!(Instant::now() < until, "{path} did not become good: {last:?}");
+            sleep(Duration::from_millis(200));
+            last = self.try_get(path);
         }
     }
 

@@ -180,15 +180,15 @@ impl QueryPort for Questions {
         let (turnstile, per_tenant) = (self.turnstile.clone(), self.config.now().serve.queries_per_tenant);
         Box::pin(async move {
             let ends = clock::now() + deadline;
-            let limits = gate.limits(&scope.tenant).await;
-            let bound = match limits.queries_in_flight {
+            let plan = gate.plan(&scope.tenant).await;
+            let bound = match plan.as_ref().map_or(0, |plan| plan.limits.queries_in_flight) {
                 0 => per_tenant,
                 bound => bound,
             };
             // Held until the answer is there or the client has gone.
             let _pass = turnstile.enter(&scope.tenant, bound as usize, deadline).await?;
             let deadline = ends.saturating_duration_since(clock::now());
-            let make = |reply| RunQuery { scope, request, deadline, reply };
+            let make = |reply| RunQuery { scope, request, plan, deadline, reply };
             match port.ask(make, deadline).await {
                 Ok(answer) => answer,
                 Err(PortError::Full) => Err(QueryError::Overloaded { retry_after: Duration::from_secs(1) }),

@@ -11,6 +11,7 @@ use actix::fut::wrap_future;
 use crate::backends::telemetry::read::{QueryLimits, SqlRunner, execute};
 use crate::clock;
 use crate::config::live::LiveConfig;
+use crate::domain::plan::Plan;
 use crate::domain::query::QueryError;
 use crate::domain::scope::OWN_TENANT;
 use crate::messages::serve::RunQuery;
@@ -33,13 +34,19 @@ impl QueryHandler {
         Self { runner, config, metrics }
     }
 
-    fn limits(&self) -> QueryLimits {
+    /// What a query may cost: by the configuration, and by the plan of who asks.
+    fn limits(&self, plan: Option<Plan>) -> QueryLimits {
         let config = self.config.now();
         let query = &config.serve.query;
-        QueryLimits {
+        let limits = QueryLimits {
             max_rows_to_read: query.max_rows_to_read,
             max_memory_bytes: query.max_memory.as_u64(),
             max_result_bytes: query.max_answer.as_u64(),
+            ..QueryLimits::default()
+        };
+        match plan {
+            Some(plan) => limits.within(plan),
+            None => limits,
         }
     }
 }
@@ -49,14 +56,19 @@ impl Worker for QueryHandler {}
 impl Consume<RunQuery> for QueryHandler {
     fn consume(&mut self, lease: Lease<RunQuery>, ctx: &mut Seated<Self>) {
         chaos::point("query.before");
-        let (runner, metrics, limits) = (self.runner.clone(), self.metrics.clone(), self.limits());
+        let (runner, metrics) = (self.runner.clone(), self.metrics.clone());
+        let limits = self.limits(lease.plan.clone());
         ctx.spawn(wrap_future(async move {
             let _wait = lease.wait();
             let now = clock::unix_nanos();
-            let run = execute(&*runner, &lease.scope, lease.request.clone(), now, lease.deadline, limits);
+            let time = limits.plan_time().map_or(lease.deadline, |time| time.min(lease.deadline));
+            let run = execute(&*runner, &lease.scope, lease.request.clone(), now, time, limits.clone());
             let outcome = tokio::select! {
-                outcome = tokio::time::timeout(lease.deadline, run) => {
-                    outcome.unwrap_or(Err(QueryError::Timeout))
+                outcome = tokio::time::timeout(time, run) => {
+                    match outcome.unwrap_or(Err(QueryError::Timeout)) {
+                        Err(QueryError::Timeout) if time < lease.deadline => Err(limits.out_of_time()),
+                        outcome => outcome,
+                    }
                 }
                 () = lease.reply.abandoned() => {
                     metrics.queried("abandoned");

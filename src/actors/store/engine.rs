@@ -10,7 +10,9 @@ use std::time::Duration;
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{ActorContext, AsyncContext};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
+use crate::backends::telemetry::access::{self, Access};
 use crate::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
 use crate::backends::telemetry::engine::USER;
 use crate::backends::telemetry::engine::child::{EngineChild, EngineGrip, EngineSpec};
@@ -24,6 +26,7 @@ use crate::supervisors::kernel::breaker::{Attempt, Gate};
 use crate::supervisors::kernel::policy::{BackoffPolicy, BreakerPolicy};
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Seated, Worker};
+use crate::supervisors::kernel::window::Window;
 
 /// Wait between two tries to start the engine or to reach the server.
 const RETRY: BackoffPolicy = BackoffPolicy {
@@ -33,6 +36,9 @@ const RETRY: BackoffPolicy = BackoffPolicy {
     jitter: 0.25,
     reset_after: Duration::from_secs(30),
 };
+/// Restarts of an engine that finds its own data damaged, within so long. At its start it puts broken parts aside; what is
+/// left after these is for an operator.
+const MOST_HEALED: (u32, Duration) = (3, Duration::from_secs(600));
 /// How often the child is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -56,6 +62,8 @@ pub type Former = Arc<Mutex<Option<EngineGrip>>>;
 pub struct Schema {
     /// One server or a cluster.
     pub layout: Layout,
+    /// What a server has beside its tables.
+    pub access: Option<Access>,
     /// Whether the keeper brings it up to date; else it waits until somebody has.
     pub migrates: bool,
 }
@@ -90,6 +98,7 @@ impl Worker for StoreKeeper {
             former: self.former.clone(),
             gate: Gate::new(self.breaker, probe),
             probe: probe.clone(),
+            born: clock::now(),
         };
         ctx.spawn(wrap_future(keep.run()).map(|(), _, ctx: &mut Seated<Self>| ctx.stop()));
     }
@@ -107,18 +116,20 @@ struct Keep {
     former: Former,
     gate: Gate,
     probe: Probe,
+    born: Instant,
 }
 
 impl Keep {
     async fn run(self) {
         let mut backoff = Backoff::default();
+        let mut healed = Window::new(MOST_HEALED.0, MOST_HEALED.1);
         while !self.probe.drain_requested() {
             let entered = tokio::select! {
                 _ = self.probe.drained() => return,
                 attempt = self.gate.enter() => attempt,
             };
             let (born, mut attempt) = (clock::now(), Some(entered));
-            let why = self.one_life(&mut attempt).await;
+            let why = self.one_life(&mut attempt, &mut healed).await;
             let Some(why) = why else { return };
             match attempt {
                 Some(attempt) => attempt.failed(FailureClass::Dependency, why),
@@ -135,11 +146,15 @@ impl Keep {
     /// Sees to the schema over a client of its own, and only then lets the writers and queries in: a row that came before
     /// its table's views were there would be missing in them for good.
     async fn open(&self, settings: &TelemetrySettings) -> Result<(), String> {
-        let admin = TelemetryClient::new(settings.clone()).map_err(|error| error.to_string())?;
+        let settings_of_admin = TelemetrySettings { reader: None, ..settings.clone() };
+        let admin = TelemetryClient::new(settings_of_admin).map_err(|error| error.to_string())?;
         let late = |error: &dyn Display| format!("the telemetry schema is not up to date: {error}");
-        let Schema { layout, migrates } = &self.schema;
+        let Schema { layout, access, migrates } = &self.schema;
         if *migrates {
             migrate::run(&admin, layout).await.map_err(|error| late(&error))?;
+            if let Some(wanted) = access {
+                access::run(&admin, layout, wanted).await.map_err(|error| late(&error))?;
+            }
         } else {
             let plan = migrate::plan(&admin, layout).await.map_err(|error| late(&error))?;
             if !plan.steps.is_empty() {
@@ -148,14 +163,13 @@ impl Keep {
                 return Err(late(&todo));
             }
         }
-        let url = settings.url.as_deref().unwrap_or_default();
-        self.client.set_endpoint(url, &settings.user, &settings.password);
+        self.client.open(settings);
         Ok(())
     }
 
     /// From starting the engine to its end. `None` after a drain request, else why it ended. The attempt is used up once
     /// the store is open.
-    async fn one_life(&self, attempt: &mut Option<Attempt>) -> Option<String> {
+    async fn one_life(&self, attempt: &mut Option<Attempt>, healed: &mut Window) -> Option<String> {
         if let Some(former) = self.former.lock().take() {
             former.kill();
         }
@@ -180,16 +194,24 @@ impl Keep {
             return Some(why);
         }
         attempt.take().into_iter().for_each(Attempt::answered);
+        let mut damage = self.client.damage();
         let why = loop {
             tokio::select! {
                 _ = self.probe.drained() => break None,
+                Ok(()) = damage.changed(), if child.is_some() => {
+                    let told = damage.borrow_and_update().clone();
+                    if !healed.spend(clock::now() - self.born) {
+                        break Some(format!("the engine is started anew, to put damaged data aside: {told}"));
+                    }
+                    tracing::error!(told, "the engine's data are damaged, and starting it anew did not help");
+                }
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
             if let Some(end) = child.as_ref().and_then(EngineChild::try_wait) {
-                break Some(format!("the engine ended: {end}"));
+                return Some(format!("the engine ended: {end}"));
             }
         };
-        if let (None, Some(child)) = (&why, child) {
+        if let Some(child) = child {
             let within = self.config.now().telemetry.engine.stop_timeout;
             if !child.stop(within).await {
                 tracing::warn!(after = ?within, "the engine did not end by itself and was killed");

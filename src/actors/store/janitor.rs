@@ -19,8 +19,6 @@ use crate::supervisors::kernel::seat::{Seated, Worker};
 
 /// Name of the lock.
 const LOCK: &str = "blob-janitor";
-/// The lock is held for at least as long.
-const SWEEP_WITHIN: Duration = Duration::from_secs(60);
 /// Longest wait after a round that failed.
 const RETRY: Duration = Duration::from_secs(60);
 
@@ -77,7 +75,7 @@ impl Worker for Janitor {
 /// processes one sweeps in a round and not one after the other.
 async fn round(deps: &JanitorDeps) -> Result<(), PortFault> {
     let blobs = &deps.config.now().store.blobs;
-    let held_for = SWEEP_WITHIN.max(blobs.sweep_every / 2);
+    let held_for = blobs.timeout.max(blobs.sweep_every / 2);
     let Some(held) = deps.locks.acquire(LOCK, held_for).await? else { return Ok(()) };
     match deps.blobs.sweep(blobs.sweep_after).await {
         Ok(0) => Ok(()),

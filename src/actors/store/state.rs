@@ -66,12 +66,6 @@ impl Consume<StateCall> for StateAdapter {
                 StateCall::ReadKeyUses(reply) => {
                     reply.send(guard.call(store.key_uses()).await);
                 }
-                StateCall::PutDeploy(tenant, deploy, reply) => {
-                    reply.send(guard.call(store.put_deploy(tenant, deploy.clone())).await);
-                }
-                StateCall::ReadDeploys(tenant, query, reply) => {
-                    reply.send(guard.call(store.deploys(tenant, query.clone())).await);
-                }
                 StateCall::ForgetDeploys(at_ms, reply) => {
                     reply.send(guard.call(store.forget_deploys_before(*at_ms)).await);
                 }

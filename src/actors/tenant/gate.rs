@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::config::live::LiveConfig;
 use crate::domain::gate::{GateAnswer, GateSnapshot, KeyAnswer, Limited};
-use crate::domain::plan::Limits;
+use crate::domain::plan::Plan;
 use crate::domain::rate::Rate;
 use crate::domain::refusal::Refusal;
 use crate::domain::signal::Signal;
@@ -103,7 +103,7 @@ impl Drop for Refreshing<'_> {
 impl CachedGate {
     /// A gate that knows nobody yet.
     pub fn new(deps: GateDeps) -> Self {
-        let pacer = Pacer::new(deps.cache.clone(), deps.node.clone());
+        let pacer = Pacer::new(deps.cache.clone(), deps.node.clone(), deps.metrics.clone());
         Self { deps, seats: RwLock::default(), pacer }
     }
 
@@ -239,11 +239,15 @@ impl TenantGate for CachedGate {
         })
     }
 
-    fn limits<'a>(&'a self, tenant: &'a Arc<str>) -> BoxFuture<'a, Limits> {
+    fn plan<'a>(&'a self, tenant: &'a Arc<str>) -> BoxFuture<'a, Option<Plan>> {
         Box::pin(async move {
             let known = self.known(tenant, &self.seat(tenant)).await;
             let fresh = self.fresh(&known, clock::unix_nanos() / 1_000_000_000);
-            fresh.map_or_else(|_| Limits::default(), |snapshot| snapshot.limits)
+            let plan = |snapshot: &GateSnapshot| Plan {
+                name: Arc::from(snapshot.plan.as_str()),
+                limits: snapshot.limits,
+            };
+            fresh.ok().map(|snapshot| plan(&snapshot))
         })
     }
 

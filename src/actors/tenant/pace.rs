@@ -17,6 +17,7 @@ use crate::clock;
 use crate::domain::rate::{LeasedRate, Rate, Take, Wanted};
 use crate::messages::store::CacheCall;
 use crate::supervisors::kernel::port::Port;
+use crate::telemetry::metrics::Metrics;
 
 /// Longest wait for a lease by whoever asks in the background.
 const LEASE_WITHIN: Duration = Duration::from_secs(1);
@@ -28,6 +29,7 @@ const LOOKS: u32 = 4;
 pub struct Pacer {
     cache: Port<CacheCall>,
     node: Arc<str>,
+    metrics: Metrics,
     /// Edges that share the cache, as of the last answer.
     nodes: Arc<AtomicU32>,
     /// Times of rates count from here, by a clock that nobody sets.
@@ -66,8 +68,8 @@ impl Drop for Asks {
 
 impl Pacer {
     /// A pacer of the edge `node`.
-    pub fn new(cache: Port<CacheCall>, node: Arc<str>) -> Self {
-        Self { cache, node, nodes: Arc::new(AtomicU32::new(1)), begun: clock::now() }
+    pub fn new(cache: Port<CacheCall>, node: Arc<str>, metrics: Metrics) -> Self {
+        Self { cache, node, metrics, nodes: Arc::new(AtomicU32::new(1)), begun: clock::now() }
     }
 
     fn now_ns(&self) -> u64 {
@@ -109,6 +111,7 @@ impl Pacer {
                 }
             }
         }
+        self.metrics.gate_paced_alone();
         pace.rate.take_alone(&rate, self.nodes.load(Ordering::Relaxed), self.now_ns())
     }
 

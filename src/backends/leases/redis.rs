@@ -24,11 +24,11 @@ redis.call('PEXPIRE', KEYS[2], 60000)
 local nodes = redis.call('ZCARD', KEYS[2])
 local step = 1000000 / rate
 local due = tonumber(redis.call('GET', KEYS[1]) or '0') + tonumber(ARGV[4]) * step
-due = math.min(math.max(due, now), now + 1000000)
-local room = 1000000 - (due - now)
-local permits = math.max(0, math.min(want, math.floor(room / step + 0.000001)))
+due = math.min(math.max(due, now), now + 2000000)
+local ahead = due - now
+local permits = math.max(0, math.min(want, math.floor((1000000 - ahead) / step + 0.000001)))
 redis.call('SET', KEYS[1], string.format('%.3f', due + permits * step), 'PX', 3600000)
-if permits < 1 then return {0, math.max(1, math.ceil(step - room)), nodes} end
+if permits < 1 then return {0, math.max(1, math.ceil(ahead + step - 1000000)), nodes} end
 return {permits, 0, nodes}
 ";
 

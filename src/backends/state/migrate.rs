@@ -60,6 +60,8 @@ pub struct PlannedStep {
     pub version: u32,
     /// Its name.
     pub name: &'static str,
+    /// Its text in the dialect of the store.
+    pub text: &'static str,
     /// Whether it has been applied.
     pub applied: bool,
 }
@@ -135,7 +137,7 @@ pub(super) fn plan_of(
         if let Some((.., noted)) = note {
             same_text(i64::from(version), step.name, noted, &checksum(text(step)))?;
         }
-        Ok(PlannedStep { version, name: step.name, applied: note.is_some() })
+        Ok(PlannedStep { version, name: step.name, text: text(step), applied: note.is_some() })
     });
     Ok(Plan { store, steps: steps.collect::<Result<_, _>>()? })
 }

@@ -1,10 +1,11 @@
 //! The client of the telemetry store: Arrow rows in with a deduplication token, statements in and Arrow rows out.
 //!
 //! Stands on the `clickhouse` crate, which lets Arrow streams through in both directions, finds exceptions in the middle
-//! of an answer and reads the summary; what it lacks is here: a bound on connections, a deadline on every call, and an
-//! address that may change (the engine comes back on another port). What may fail: [`TelemetryError`].
+//! of an answer and reads the summary; what it lacks is here: a bound on connections, a deadline on every call, several
+//! nodes, and addresses that may change (the engine comes back on another port). What may fail: [`TelemetryError`].
 
 use std::io::Cursor;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,16 +14,20 @@ use arrow_array::RecordBatch;
 use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
 use bytes::Bytes;
+use clickhouse::query::Query;
 use clickhouse::{Client, Compression};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use http::uri::Scheme;
 use hyper_util::client::legacy::Client as HttpClient;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 
+use super::dial::Dialer;
 pub use super::error::TelemetryError;
+use super::guard;
+use super::nodes::{Node, Nodes};
 use super::read::{QueryLimits, QueryResult, SqlRunner, StoreFailure};
 use super::sql::Statement;
 use crate::clock;
@@ -52,7 +57,8 @@ const INSERT_SETTINGS: &[(&str, &str)] = &[
 
 /// What an answer looks like, and that a statement changes nothing.
 const QUERY_SETTINGS: &[(&str, &str)] = &[
-    ("readonly", "2"),
+    // Nothing that it says itself changes a setting.
+    ("readonly", "1"),
     // The summary is then complete, and an exception comes with its status.
     ("wait_end_of_query", "1"),
     ("output_format_arrow_string_as_string", "1"),
@@ -66,21 +72,46 @@ const QUERY_SETTINGS: &[(&str, &str)] = &[
 pub struct TelemetrySettings {
     /// Base URL of ClickHouse's HTTP interface; `None` until an engine has started, see [`TelemetryClient::set_endpoint`].
     pub url: Option<String>,
-    /// User name.
+    /// Further nodes of the same store.
+    pub more_urls: Vec<String>,
+    /// Authorities to trust beside those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// User who writes, and asks where there is no `reader`.
     pub user: String,
     /// Password, empty for none.
     pub password: String,
+    /// User and password who asks, held to one tenant a query by row policies.
+    pub reader: Option<(String, String)>,
     /// Database of the tables.
     pub database: String,
     /// Requests at once; more wait for a place within their deadline.
     pub max_connections: usize,
     /// Longest wait for a connection.
     pub connect_timeout: Duration,
+    /// Whether tables are spread over shards, and how many replicas have an insert before it is acknowledged (0: one).
+    pub cluster: Option<u32>,
+}
+
+impl Default for TelemetrySettings {
+    fn default() -> Self {
+        Self {
+            url: None,
+            more_urls: Vec::new(),
+            ca_file: None,
+            user: "default".into(),
+            password: String::new(),
+            reader: None,
+            database: "obtrace".into(),
+            max_connections: 8,
+            connect_timeout: Duration::from_secs(5),
+            cluster: None,
+        }
+    }
 }
 
 impl std::fmt::Debug for TelemetrySettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TelemetrySettings({:?}, database {:?})", self.url, self.database)
+        write!(f, "TelemetrySettings({:?} {:?}, database {:?})", self.url, self.more_urls, self.database)
     }
 }
 
@@ -99,8 +130,11 @@ pub struct InsertStats {
 pub struct TelemetryClient {
     base: Client,
     database: String,
-    target: ArcSwapOption<Client>,
+    cluster: Option<u32>,
+    target: ArcSwapOption<Nodes>,
     places: Semaphore,
+    /// What damage the store told of last.
+    damage: watch::Sender<String>,
 }
 
 impl std::fmt::Debug for TelemetryClient {
@@ -118,29 +152,31 @@ impl TelemetryClient {
     /// A client. Does not connect.
     ///
     /// # Errors
-    /// [`TelemetryError::Address`] for a URL that is not plain HTTP, [`TelemetryError::Malformed`] for a database name
-    /// other than letters, digits and `_`.
+    /// [`TelemetryError::Address`] for a URL that cannot be one, [`TelemetryError::Tls`] for authorities that cannot be read,
+    /// [`TelemetryError::Malformed`] for a database name other than letters, digits and `_`.
     pub fn new(settings: TelemetrySettings) -> Result<Self, TelemetryError> {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(settings.connect_timeout));
-        connector.set_nodelay(true);
+        let dialer = Dialer::new(settings.ca_file.as_deref(), settings.connect_timeout)?;
         let http = HttpClient::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(settings.max_connections)
-            .build(connector);
+            .build(dialer);
         let base = Client::with_http_client(http)
             .with_compression(Compression::None)
             .with_product_info("obtrace", env!("CARGO_PKG_VERSION"));
         identifier(&settings.database)?;
         let client = Self {
             base,
-            database: settings.database,
+            database: settings.database.clone(),
+            cluster: settings.cluster,
             target: ArcSwapOption::empty(),
+            damage: watch::Sender::default(),
             places: Semaphore::new(settings.max_connections.max(1)),
         };
-        if let Some(url) = &settings.url {
+        for url in settings.url.iter().chain(&settings.more_urls) {
             check_address(url)?;
-            client.set_endpoint(url, &settings.user, &settings.password);
+        }
+        if settings.url.is_some() {
+            client.open(&settings);
         }
         Ok(client)
     }
@@ -150,10 +186,40 @@ impl TelemetryClient {
         &self.database
     }
 
-    /// Points at another server from the next call on. Calls under way end where they began.
+    /// Changes each time the store tells that its own data are damaged, to what it told.
+    pub fn damage(&self) -> watch::Receiver<String> {
+        self.damage.subscribe()
+    }
+
+    fn note(&self, error: TelemetryError) -> TelemetryError {
+        if error.is_damage() {
+            self.damage.send_replace(error.to_string());
+        }
+        error
+    }
+
+    /// Points at the nodes and users of `settings` from the next call on. Calls under way end where they began.
+    pub fn open(&self, settings: &TelemetrySettings) {
+        let login = |url: &String, user: &str, password: &str| {
+            self.base.clone().with_url(url).with_user(user).with_password(password)
+        };
+        let node = |url: &String| {
+            let writer = login(url, &settings.user, &settings.password);
+            let reader = settings.reader.as_ref().map(|(user, password)| login(url, user, password));
+            Node::new(url.clone(), writer.clone(), reader.unwrap_or(writer))
+        };
+        let nodes = settings.url.iter().chain(&settings.more_urls).map(node).collect();
+        self.target.store(Some(Arc::new(Nodes::new(nodes, settings.reader.is_some()))));
+    }
+
+    /// [`Self::open`] for one node and one user.
     pub fn set_endpoint(&self, url: &str, user: &str, password: &str) {
-        let client = self.base.clone().with_url(url).with_user(user).with_password(password);
-        self.target.store(Some(Arc::new(client)));
+        self.open(&TelemetrySettings {
+            url: Some(url.to_owned()),
+            user: user.to_owned(),
+            password: password.to_owned(),
+            ..TelemetrySettings::default()
+        });
     }
 
     /// Stores rows as one block under a token: a block with the same token is stored once, however often it is sent.
@@ -179,13 +245,9 @@ impl TelemetryClient {
         let body = Bytes::from(encode(batches)?);
         let bytes = body.len() as u64;
 
-        let (client, _place) = self.place(deadline, until).await?;
-        let mut client = client.with_database(&self.database);
-        for (name, value) in INSERT_SETTINGS {
-            client.set_setting(*name, *value);
-        }
-        client.set_setting("insert_deduplication_token", token);
-        client.set_setting("max_execution_time", seconds(deadline));
+        let (nodes, _place) = self.place(deadline, until).await?;
+        let node = nodes.for_token(token).ok_or(TelemetryError::NoEndpoint)?;
+        let client = self.inserting(&node.writer, token, deadline);
         let sql = format!("INSERT INTO {table} ({columns}) FORMAT ArrowStream");
         // The crate waits for the answer in a task of its own; its own timeouts end that task, ours would only leave it.
         let left = until.saturating_duration_since(clock::now());
@@ -195,15 +257,35 @@ impl TelemetryClient {
             insert.end().await
         };
         let late = || TelemetryError::Deadline { what: "an insert", after: deadline };
-        match timeout_at(until + IDLE, sent).await {
+        let result = match timeout_at(until + IDLE, sent).await {
             Err(_) | Ok(Err(clickhouse::error::Error::TimedOut)) => Err(late()),
-            Ok(Err(error)) => Err(error.into()),
+            Ok(Err(error)) => Err(self.note(error.into())),
             Ok(Ok(())) => Ok(InsertStats { rows, bytes, elapsed: clock::now() - begun }),
+        };
+        node.ended(&result);
+        result
+    }
+
+    /// A client with the settings of an insert.
+    fn inserting(&self, client: &Client, token: &str, deadline: Duration) -> Client {
+        let mut client = client.clone().with_database(&self.database);
+        for (name, value) in INSERT_SETTINGS {
+            client.set_setting(*name, *value);
         }
+        if let Some(quorum) = self.cluster {
+            // The answer comes when every shard has its rows, on as many replicas as are asked for.
+            client.set_setting("distributed_foreground_insert", "1");
+            if quorum > 1 {
+                client.set_setting("insert_quorum", quorum.to_string());
+            }
+        }
+        client.set_setting("insert_deduplication_token", token);
+        client.set_setting("max_execution_time", seconds(deadline));
+        client
     }
 
     /// Runs a statement that reads and returns its rows. `params` are the values of `{name:Type}` placeholders, escaped as
-    /// `param_name` takes them; `settings` are the statement's own.
+    /// `param_name` takes them; `settings` are the statement's own. It sees no rows of telemetry: those are a tenant's.
     ///
     /// # Errors
     /// Any [`TelemetryError`]; [`TelemetryError::ResultTooLarge`] where the answer goes beyond `limits`.
@@ -215,29 +297,51 @@ impl TelemetryClient {
         limits: QueryLimits,
         deadline: Duration,
     ) -> Result<QueryResult, TelemetryError> {
+        self.ask(&Ask { tenant: None, sql, params, settings, limits }, deadline).await
+    }
+
+    /// As [`Self::query`], for a tenant: the store shows its rows and no others, whatever the statement says.
+    ///
+    /// # Errors
+    /// As [`Self::query`]; [`TelemetryError::Malformed`] where the statement could lift the wall between tenants.
+    pub async fn query_for(
+        &self,
+        tenant: &str,
+        sql: &str,
+        params: &[(String, String)],
+        settings: &[(&str, &str)],
+        limits: QueryLimits,
+        deadline: Duration,
+    ) -> Result<QueryResult, TelemetryError> {
+        guard::check(sql.as_bytes()).map_err(TelemetryError::Malformed)?;
+        self.ask(&Ask { tenant: Some(tenant), sql, params, settings, limits }, deadline).await
+    }
+
+    /// Asks the nodes in turn until one answers.
+    async fn ask(&self, ask: &Ask<'_>, deadline: Duration) -> Result<QueryResult, TelemetryError> {
         let begun = clock::now();
         let until = begun + deadline;
-        let (client, _place) = self.place(deadline, until).await?;
-        let mut query = client.with_database(&self.database).query_raw(sql);
-        for (name, value) in QUERY_SETTINGS.iter().chain(settings) {
-            query = query.with_setting(*name, *value);
+        let (nodes, _place) = self.place(deadline, until).await?;
+        let mut last = TelemetryError::NoEndpoint;
+        for node in nodes.for_query() {
+            let query = ask.on(&node.reader, &self.database, nodes.tenant_setting, deadline);
+            let answer = timeout_at(until, collect(query, ask.limits.max_result_bytes)).await;
+            let late = Err(TelemetryError::Deadline { what: "a query", after: deadline });
+            let answer = answer.unwrap_or(late);
+            node.ended(&answer);
+            match answer {
+                Ok((body, mut result)) => {
+                    if result.elapsed.is_zero() {
+                        result.elapsed = clock::now() - begun;
+                    }
+                    result.batches = decode(body)?;
+                    return Ok(result);
+                }
+                Err(error) if error.is_of_the_node() && clock::now() < until => last = error,
+                Err(error) => return Err(error),
+            }
         }
-        for (name, value) in params {
-            query = query.with_setting(format!("param_{name}"), value);
-        }
-        let query = query
-            .with_setting("max_execution_time", seconds(deadline))
-            .with_setting("max_rows_to_read", limits.max_rows_to_read.to_string())
-            .with_setting("max_memory_usage", limits.max_memory_bytes.to_string())
-            .with_setting("max_result_bytes", limits.max_result_bytes.to_string());
-        let answer = timeout_at(until, collect(query, limits.max_result_bytes));
-        let (body, mut result) =
-            answer.await.map_err(|_| TelemetryError::Deadline { what: "a query", after: deadline })??;
-        if result.elapsed.is_zero() {
-            result.elapsed = clock::now() - begun;
-        }
-        result.batches = decode(body)?;
-        Ok(result)
+        Err(last)
     }
 
     /// Asks for nothing but an answer.
@@ -272,24 +376,31 @@ impl TelemetryClient {
         deadline: Duration,
     ) -> Result<(), TelemetryError> {
         let until = clock::now() + deadline;
-        let (client, _place) = self.place(deadline, until).await?;
-        let client = database.into_iter().fold(client, Client::with_database);
+        let (nodes, _place) = self.place(deadline, until).await?;
+        // Commands go to one node as long as it is well, so that what one makes the next one sees.
+        let node = nodes.for_token("").ok_or(TelemetryError::NoEndpoint)?;
+        let client = database.into_iter().fold(node.writer.clone(), Client::with_database);
         let query = client.query_raw(sql).with_setting("max_execution_time", seconds(deadline));
         let late = TelemetryError::Deadline { what: "a command", after: deadline };
-        Ok(timeout_at(until, query.execute()).await.map_err(|_| late)??)
+        let done = match timeout_at(until, query.execute()).await {
+            Err(_) => Err(late),
+            Ok(done) => done.map_err(TelemetryError::from),
+        };
+        node.ended(&done);
+        done
     }
 
-    /// The client of this moment and a place among the connections.
+    /// The nodes of this moment and a place among the connections.
     async fn place(
         &self,
         deadline: Duration,
         until: Instant,
-    ) -> Result<(Client, SemaphorePermit<'_>), TelemetryError> {
+    ) -> Result<(Arc<Nodes>, SemaphorePermit<'_>), TelemetryError> {
         let place = timeout_at(until, self.places.acquire()).await;
         // The semaphore is never closed, so the only failure is the time.
         let Ok(Ok(place)) = place else { return Err(TelemetryError::Busy(deadline)) };
-        let client = self.target.load_full().ok_or(TelemetryError::NoEndpoint)?;
-        Ok((Client::clone(&client), place))
+        let nodes = self.target.load_full().ok_or(TelemetryError::NoEndpoint)?;
+        Ok((nodes, place))
     }
 }
 
@@ -301,18 +412,51 @@ impl SqlRunner for TelemetryClient {
         deadline: Duration,
     ) -> BoxFuture<'_, Result<QueryResult, StoreFailure>> {
         async move {
-            let (params, settings) = (statement.params(), statement.settings());
-            Ok(self.query(statement.sql(), params, settings, limits, deadline).await?)
+            let (tenant, params, settings) = (statement.tenant(), statement.params(), statement.settings());
+            let answer = self.query_for(tenant, statement.sql(), params, settings, limits, deadline).await;
+            Ok(answer.map_err(|error| self.note(error))?)
         }
         .boxed()
     }
 }
 
+/// One question to the store.
+struct Ask<'a> {
+    tenant: Option<&'a str>,
+    sql: &'a str,
+    params: &'a [(String, String)],
+    settings: &'a [(&'a str, &'a str)],
+    limits: QueryLimits,
+}
+
+impl Ask<'_> {
+    fn on(&self, client: &Client, database: &str, tenant_setting: bool, deadline: Duration) -> Query {
+        let mut client = client.clone().with_database(database);
+        if let Some(tenant) = self.tenant {
+            client = client.with_header(guard::TENANT_HEADER, tenant);
+        }
+        let mut query = client.query_raw(self.sql);
+        if let Some(tenant) = self.tenant.filter(|_| tenant_setting) {
+            query = query.with_setting(guard::TENANT_SETTING, tenant);
+        }
+        for (name, value) in QUERY_SETTINGS.iter().chain(self.settings) {
+            query = query.with_setting(*name, *value);
+        }
+        for (name, value) in self.params {
+            query = query.with_setting(format!("param_{name}"), value);
+        }
+        query
+            .with_setting("max_execution_time", seconds(deadline))
+            .with_setting("max_rows_to_read", self.limits.max_rows_to_read.to_string())
+            .with_setting("max_bytes_to_read", self.limits.max_bytes_to_read.to_string())
+            .with_setting("max_result_rows", self.limits.max_result_rows.to_string())
+            .with_setting("max_memory_usage", self.limits.max_memory_bytes.to_string())
+            .with_setting("max_result_bytes", self.limits.max_result_bytes.to_string())
+    }
+}
+
 /// Reads an answer to its end, or to the point where it is too much.
-async fn collect(
-    query: clickhouse::query::Query,
-    limit: u64,
-) -> Result<(Vec<u8>, QueryResult), TelemetryError> {
+async fn collect(query: Query, limit: u64) -> Result<(Vec<u8>, QueryResult), TelemetryError> {
     let mut cursor = query.fetch_bytes("ArrowStream")?;
     let mut body = Vec::new();
     while let Some(chunk) = cursor.next().await? {
@@ -363,13 +507,14 @@ fn identifier(name: &str) -> Result<&str, TelemetryError> {
     Err(TelemetryError::Malformed(format!("{name:?} is no name of a table, column or database")))
 }
 
+fn known_scheme(scheme: &Scheme) -> bool {
+    [Scheme::HTTP, Scheme::HTTPS].contains(scheme)
+}
+
 fn check_address(url: &str) -> Result<(), TelemetryError> {
     let reason = match url.parse::<http::Uri>() {
-        Ok(uri) if uri.scheme() == Some(&http::uri::Scheme::HTTPS) => {
-            "this build talks plain HTTP, put a TLS proxy beside it"
-        }
-        Ok(uri) if uri.scheme() == Some(&http::uri::Scheme::HTTP) && uri.host().is_some() => return Ok(()),
-        _ => "write it as http://HOST:PORT",
+        Ok(uri) if uri.scheme().is_some_and(known_scheme) && uri.host().is_some() => return Ok(()),
+        _ => "write it as http://HOST:PORT or https://HOST:PORT",
     };
     Err(TelemetryError::Address { url: url.to_owned(), reason })
 }
@@ -382,17 +527,17 @@ mod tests {
     fn settings(url: Option<&str>) -> TelemetrySettings {
         TelemetrySettings {
             url: url.map(str::to_owned),
-            user: "default".into(),
             password: "secret".into(),
-            database: "obtrace".into(),
             max_connections: 1,
             connect_timeout: Duration::from_millis(200),
+            ..TelemetrySettings::default()
         }
     }
 
     #[test]
     fn addresses_and_names_are_checked_before_use() {
-        for bad in ["https://store:8443", "store:8123", "ftp://x", "", "http://"] {
+        assert!(TelemetryClient::new(settings(Some("https://store:8443"))).is_ok());
+        for bad in ["store:8123", "ftp://x", "", "http://"] {
             let error = TelemetryClient::new(settings(Some(bad))).unwrap_err();
             assert_eq!(error.class(), FailureClass::Config, "{bad}: {error}");
         }

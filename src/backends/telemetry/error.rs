@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::read::StoreFailure;
+use super::codes;
+use super::read::{Bound, StoreFailure};
 use crate::domain::failure::{Classified, FailureClass};
 
 /// Longest part of an exception's text that is kept, in bytes. The rest tends to be the statement.
@@ -22,6 +23,9 @@ pub enum TelemetryError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// TLS cannot be used as configured.
+    #[error("telemetry store: {0}")]
+    Tls(String),
     /// No connection, or one that broke.
     #[error("telemetry store cannot be reached: {0}")]
     Unreachable(String),
@@ -55,34 +59,33 @@ pub enum TelemetryError {
     Malformed(String),
 }
 
+impl TelemetryError {
+    /// The store found files of its own that are not as they were written: checksums, sizes, marks, missing files.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Exception { code: 40 | 226 | 228 | 246, .. })
+    }
+}
+
 impl Classified for TelemetryError {
     fn class(&self) -> FailureClass {
         match self {
             Self::NoEndpoint | Self::Unreachable(_) | Self::Deadline { .. } => FailureClass::Dependency,
-            Self::Address { .. } => FailureClass::Config,
+            Self::Address { .. } | Self::Tls(_) => FailureClass::Config,
             Self::Busy(_) | Self::ResultTooLarge { .. } => FailureClass::Overload,
-            Self::Exception { code, .. } => class_of(*code),
+            Self::Exception { code, .. } => codes::class_of(*code),
             Self::Malformed(_) => FailureClass::Bug,
         }
     }
 }
 
-/// The class of an exception code. Codes not named are a dependency's: waiting loses nothing, giving rows up would.
-fn class_of(code: i32) -> FailureClass {
-    match code {
-        // The rows or the statement: the same input fails again.
-        6 | 20 | 26 | 27 | 33 | 38 | 41 | 43 | 44 | 53 | 62 | 69 | 70 | 72 | 117 | 122 | 128 | 130 | 131
-        | 190 | 349 | 376 | 407 | 469 => FailureClass::Poison,
-        // Schema, settings, rights: an operator's to mend.
-        16 | 36 | 46 | 47 | 48 | 57 | 60 | 81 | 115 | 164 | 192..=195 | 452 | 497 | 516 => {
-            FailureClass::Config
+impl TelemetryError {
+    /// Whether another node of the same store may well answer.
+    pub(super) fn is_of_the_node(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Deadline { .. } => true,
+            Self::Exception { code, .. } => codes::is_of_the_node(*code),
+            _ => false,
         }
-        // A bound was reached: rows or bytes to read, memory, statements at once, quota, parts.
-        158 | 201 | 202 | 241 | 252 | 307 | 396 => FailureClass::Overload,
-        // LOGICAL_ERROR: a defect of the store itself.
-        49 => FailureClass::Bug,
-        // 159 TIMEOUT_EXCEEDED, 209, 210, 242, 243 …: slow, away, read-only, disk full.
-        _ => FailureClass::Dependency,
     }
 }
 
@@ -109,22 +112,25 @@ impl From<TelemetryError> for StoreFailure {
         match &error {
             TelemetryError::Busy(_) => Self::Overloaded(text),
             TelemetryError::Deadline { .. } => Self::TimedOut(text),
-            TelemetryError::ResultTooLarge { .. } => Self::TooLarge(text),
+            TelemetryError::ResultTooLarge { .. } => Self::TooLarge(Bound::Answer, text),
             TelemetryError::Malformed(_) => Self::Refused(text),
             TelemetryError::Exception { code, text: said } => match code {
                 159 => Self::TimedOut(text),
-                158 | 307 | 396 => Self::TooLarge(text),
+                158 => Self::TooLarge(Bound::Rows, text),
+                307 => Self::TooLarge(Bound::Bytes, text),
+                396 => Self::TooLarge(Bound::Answer, text),
                 // One statement's own bound, or that of the whole store.
-                241 if said.contains("Query memory limit") => Self::TooLarge(text),
+                241 if said.contains("Query memory limit") => Self::TooLarge(Bound::Memory, text),
                 201 | 202 | 241 | 252 => Self::Overloaded(text),
                 // No database, table or column yet, or no way in: the migrations or the operator are on it.
                 16 | 60 | 81 | 192..=195 | 516 => Self::Down(text),
                 _ if error.class() == FailureClass::Dependency => Self::Down(text),
                 _ => Self::Refused(text),
             },
-            TelemetryError::NoEndpoint | TelemetryError::Address { .. } | TelemetryError::Unreachable(_) => {
-                Self::Down(text)
-            }
+            TelemetryError::NoEndpoint
+            | TelemetryError::Address { .. }
+            | TelemetryError::Tls(_)
+            | TelemetryError::Unreachable(_) => Self::Down(text),
         }
     }
 }
@@ -185,7 +191,7 @@ mod tests {
         let failure = |text: &str| StoreFailure::from(exception(text));
         assert!(matches!(failure("Code: 60. x"), StoreFailure::Down(_)));
         assert!(matches!(failure("Code: 202. x"), StoreFailure::Overloaded(_)));
-        assert!(matches!(failure("Code: 241. Query memory limit exceeded"), StoreFailure::TooLarge(_)));
+        assert!(matches!(failure("Code: 241. Query memory limit exceeded"), StoreFailure::TooLarge(..)));
         assert!(matches!(failure("Code: 241. (total) memory limit exceeded"), StoreFailure::Overloaded(_)));
         assert!(matches!(failure("Code: 159. x"), StoreFailure::TimedOut(_)));
         assert!(matches!(failure("Code: 62. x"), StoreFailure::Refused(_)));

@@ -107,6 +107,16 @@ pub enum MigrateError {
         /// What the store said.
         source: TelemetryError,
     },
+    /// A statement of the users and policies failed.
+    #[error("telemetry access, {step}, statement {statement}: {source}")]
+    Access {
+        /// The step.
+        step: String,
+        /// Which statement of it, from 1.
+        statement: usize,
+        /// What the store said.
+        source: TelemetryError,
+    },
     /// The store failed before or after the statements.
     #[error("telemetry schema cannot be read: {0}")]
     Store(#[from] TelemetryError),
@@ -116,7 +126,9 @@ impl Classified for MigrateError {
     fn class(&self) -> FailureClass {
         match self {
             Self::Newer { .. } | Self::Changed { .. } | Self::OtherLayout { .. } => FailureClass::Config,
-            Self::Statement { source, .. } | Self::Store(source) => source.class(),
+            Self::Statement { source, .. } | Self::Access { source, .. } | Self::Store(source) => {
+                source.class()
+            }
         }
     }
 }
@@ -220,6 +232,19 @@ async fn noted(client: &TelemetryClient) -> Result<Vec<Noted>, TelemetryError> {
         }));
     }
     Ok(noted)
+}
+
+/// The first column of a statement about the store itself.
+pub(super) async fn texts(client: &TelemetryClient, sql: &str) -> Result<Vec<String>, TelemetryError> {
+    let result = client.query(sql, &[], &[], QueryLimits::default(), DEADLINE).await?;
+    let mut texts = Vec::new();
+    for batch in &result.batches {
+        let Some(column) = batch.column(0).as_string_opt::<i32>() else {
+            return Err(TelemetryError::Malformed("a name is no text".into()));
+        };
+        texts.extend(column.iter().flatten().map(str::to_owned));
+    }
+    Ok(texts)
 }
 
 async fn apply(client: &TelemetryClient, migration: &Migration, layout: &Layout) -> Result<(), MigrateError> {

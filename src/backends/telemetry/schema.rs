@@ -45,6 +45,14 @@ impl Layout {
         }
     }
 
+    /// The tables in which the rows of `table` are, and through which they are read.
+    pub(super) fn tables(&self, table: &str) -> Vec<String> {
+        match self {
+            Self::Single => vec![table.to_owned()],
+            Self::Cluster(_) => vec![format!("{table}_local"), table.to_owned()],
+        }
+    }
+
     /// The statements of a migration in this layout, with `database` as its place.
     pub(super) fn statements(&self, sql: &str, database: &str) -> Vec<String> {
         // Comments may tell of marks.

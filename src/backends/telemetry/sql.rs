@@ -2,6 +2,8 @@
 //!
 //! Text from callers never becomes SQL. [`Select::bind`] turns a value into a `{name:Type}` placeholder and keeps the value apart.
 
+use std::sync::Arc;
+
 use crate::domain::query::params::AttributeMatch;
 use crate::domain::scope::Scope;
 
@@ -11,12 +13,18 @@ const EARLIEST_NS: i64 = -2_208_988_800_000_000_000;
 /// A finished query. There is no other way to one than a [`Select`], and none to that without a [`Scope`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
+    tenant: Arc<str>,
     sql: String,
     params: Vec<(String, String)>,
     settings: Vec<(&'static str, &'static str)>,
 }
 
 impl Statement {
+    /// Whose rows it asks for; the store is told, and shows no others.
+    pub fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
     /// SQL with `{name:Type}` placeholders and without a `FORMAT` or `SETTINGS` clause.
     pub fn sql(&self) -> &str {
         &self.sql
@@ -47,7 +55,11 @@ pub enum Table {
 }
 
 impl Table {
-    fn name(self) -> &'static str {
+    /// All of them; each has the column `tenant`.
+    pub const ALL: [Self; 4] = [Self::Spans, Self::Logs, Self::Metrics, Self::TraceIndex];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Spans => "spans",
             Self::Logs => "logs",
@@ -60,6 +72,7 @@ impl Table {
 /// A query being built.
 #[derive(Debug, Clone)]
 pub struct Select {
+    tenant: Arc<str>,
     columns: Vec<String>,
     from: String,
     filters: Vec<String>,
@@ -73,6 +86,7 @@ impl Select {
     /// the scope names them.
     pub fn from(scope: &Scope, table: Table) -> Self {
         let mut select = Self {
+            tenant: scope.tenant.clone(),
             columns: Vec::new(),
             from: table.name().to_owned(),
             filters: vec!["tenant = {tenant:String}".to_owned()],
@@ -95,8 +109,8 @@ impl Select {
     pub fn around(mut inner: Self) -> Self {
         let params = std::mem::take(&mut inner.params);
         let settings = std::mem::take(&mut inner.settings);
-        let from = format!("({})", inner.text());
-        Self { columns: Vec::new(), from, filters: Vec::new(), tail: String::new(), params, settings }
+        let (tenant, from) = (inner.tenant.clone(), format!("({})", inner.text()));
+        Self { tenant, columns: Vec::new(), from, filters: Vec::new(), tail: String::new(), params, settings }
     }
 
     /// Has the engine run the query with a setting.
@@ -191,7 +205,12 @@ impl Select {
 
     /// The finished query.
     pub fn build(self) -> Statement {
-        Statement { sql: self.text(), params: self.params, settings: self.settings }
+        Statement {
+            tenant: self.tenant.clone(),
+            sql: self.text(),
+            params: self.params,
+            settings: self.settings,
+        }
     }
 }
 

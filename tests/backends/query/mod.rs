@@ -55,6 +55,7 @@ impl Store {
             database: "obtrace".into(),
             max_connections: 4,
             connect_timeout: Duration::from_secs(5),
+            ..TelemetrySettings::default()
         };
         let client = TelemetryClient::new(settings).expect("settings are good");
         let endpoint = child.endpoint().expect("it is ready");

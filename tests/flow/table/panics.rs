@@ -6,6 +6,7 @@ use rand::RngExt as _;
 use rand::seq::SliceRandom as _;
 use serde_json::Value;
 
+use super::hangs::WATCHDOG;
 use crate::field::{Field, SOON, row};
 use crate::support::Options;
 use crate::support::invariants::{Crash, Expect};
@@ -230,13 +231,8 @@ fn poison_hangs() {
     row("table::panics::poison_hangs", |chance, after| {
         let set = [
             &NO_LADDER[..],
-            &[
-                "process.trial_patience=1s",
-                "supervision.tree.process.otlp.liveness.stall_after=3s",
-                "supervision.watchdog.beat_every=100ms",
-                "supervision.watchdog.condemn_after=3s",
-                "supervision.watchdog.max_condemned=100",
-            ],
+            &["process.trial_patience=1s", "supervision.tree.process.otlp.liveness.stall_after=3s"],
+            &WATCHDOG,
         ];
         let mut options = planted("", &set.concat());
         // A future that never resolves is found by its supervisor, a thread that never comes back by the watchdog.
@@ -247,7 +243,7 @@ fn poison_hangs() {
         field.sight(&load);
         let expect = Expect {
             crash: |crash: &Crash| crash.path.starts_with("process.otlp.") && crash.reason == "stalled",
-            crashes: 2..=5,
+            crashes: 2..=8,
             dead: Some(is_poison),
             ..Expect::default()
         };

@@ -79,6 +79,8 @@ pub struct PgState {
     /// What the first transaction of a call says to the server, by whom it is for.
     timeouts: Arc<str>,
     open: Arc<OnceCell<()>>,
+    /// Brings the schema up to date first, as its owner.
+    migrates: Option<Arc<PgSettings>>,
 }
 
 impl fmt::Debug for PgState {
@@ -106,7 +108,23 @@ impl PgState {
             )
             .into(),
             open: Arc::default(),
+            migrates: None,
         })
+    }
+
+    /// Has the first call bring the schema up to date, by a login that may. What takes longer than one call is for
+    /// `obtrace migrate`.
+    #[must_use]
+    pub fn migrating(self, owner: PgSettings) -> Self {
+        Self { migrates: Some(Arc::new(owner)), ..self }
+    }
+
+    /// What comes before the first call.
+    async fn get_ready(&self) -> Result<(), PortFault> {
+        if let Some(owner) = &self.migrates {
+            migrate::run(owner).await?;
+        }
+        open::check(&self.pool).await
     }
 
     /// Runs a transaction under `who`.
@@ -117,7 +135,7 @@ impl PgState {
     {
         let this = self.clone();
         self.remote.run(async move {
-            this.open.get_or_try_init(|| open::check(&this.pool)).await?;
+            this.open.get_or_try_init(|| this.get_ready()).await?;
             let opening = this.opening(who);
             let mut tries = 1;
             loop {

@@ -14,6 +14,8 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{Pid, dup, dup2_stderr, dup2_stdin, dup2_stdout, getppid};
 use tokio::sync::watch;
 
+use super::super::guard::{ENGINE_SETTING, EVERY_TENANT};
+use super::super::sql::Table;
 use super::{DATABASE, EngineError};
 use crate::clock;
 
@@ -24,6 +26,10 @@ const LOCK_POLL: Duration = Duration::from_millis(50);
 pub const STOP_LIMIT: Duration = Duration::from_secs(2);
 /// Niceness of merges. They have minutes to spare; acknowledgements, inserts and queries on the same cores have milliseconds.
 const MERGE_NICE: i32 = 10;
+
+/// Bytes of its disk that the engine leaves free: it begins no insert and no merge beyond, so that those under way find room.
+/// On a disk that is full to the last byte it has left parts of empty files, and taken them for whole.
+const KEEP_FREE: u64 = 64 << 20;
 
 /// The engine's folder, owned by this process until it ends.
 pub struct Folder {
@@ -157,19 +163,23 @@ fn config_xml(store: &Path, users: &Path, memory_limit: u64) -> String {
     <number_of_free_entries_in_pool_to_execute_mutation>1</number_of_free_entries_in_pool_to_execute_mutation>
     <number_of_free_entries_in_pool_to_execute_optimize_entire_partition>1</number_of_free_entries_in_pool_to_execute_optimize_entire_partition>
   </merge_tree>
+  <storage_configuration><disks><default>
+    <keep_free_space_bytes>{KEEP_FREE}</keep_free_space_bytes>
+  </default></disks></storage_configuration>
   <user_directories><users_xml><path>{users}</path></users_xml></user_directories>
 </clickhouse>
 "
     )
 }
 
-/// The one user and what it may do: its own database and reading `system`, no files, no URLs, no other databases.
-/// A row filter by tenant takes its place beside the grants: `<databases><D><T><filter>…`.
+/// The one user and what it may do: its own database and reading `system`, no files, no URLs, no other databases; and of
+/// the tables of telemetry the rows of the tenant that the front has put into a setting, none without.
 fn users_xml(memory_limit: u64) -> String {
     let engines =
         ["MergeTree", "ReplacingMergeTree", "SummingMergeTree", "AggregatingMergeTree", "Null", "Memory"];
     let engines: String =
         engines.iter().map(|e| format!("      <query>GRANT TABLE ENGINE ON {e}</query>\n")).collect();
+    let filters: String = Table::ALL.iter().map(|table| row_filter(table.name())).collect();
     let per_query = memory_limit / 2;
     format!(
         r"<clickhouse>
@@ -183,6 +193,8 @@ fn users_xml(memory_limit: u64) -> String {
     <networks><ip>::1</ip><ip>127.0.0.1</ip></networks>
     <profile>default</profile>
     <quota>default</quota>
+    <databases><{DATABASE}>
+{filters}    </{DATABASE}></databases>
     <grants>
       <query>GRANT SHOW, SELECT, INSERT, ALTER, CREATE DATABASE, CREATE TABLE, CREATE VIEW, DROP, TRUNCATE, OPTIMIZE ON {DATABASE}.*</query>
       <query>GRANT SELECT, SHOW ON system.*</query>
@@ -191,6 +203,13 @@ fn users_xml(memory_limit: u64) -> String {
   <quotas><default></default></quotas>
 </clickhouse>
 "
+    )
+}
+
+fn row_filter(table: &str) -> String {
+    // A view over the table reads an inserted block through its filter too, so an insert passes it whole.
+    format!(
+        "      <{table}><filter>tenant = getSetting('{ENGINE_SETTING}') OR getSetting('{ENGINE_SETTING}') = '{EVERY_TENANT}'</filter></{table}>\n"
     )
 }
 

@@ -28,7 +28,7 @@ pub mod locate;
 mod pool;
 mod request;
 mod server;
-mod sql;
+pub(super) mod sql;
 
 pub use child::{EngineChild, EngineEndpoint, EngineGrip, EngineSpec};
 pub use locate::find_library;

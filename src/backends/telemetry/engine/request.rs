@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::super::guard::{ENGINE_SETTING, EVERY_TENANT, TENANT_HEADER, TENANT_SETTING};
 use super::exception::{Exception, codes};
 use super::ffi::Param;
 use super::sql::literal;
@@ -32,6 +33,10 @@ pub struct Request {
     pub user: Option<String>,
     /// See `user`.
     pub password: Option<String>,
+    /// Whose rows the statement may see; without one it sees none of any tenant.
+    pub tenant: Option<String>,
+    /// Whether it is an insert of rows from outside, which passes the row filters of the tables it goes to.
+    pub inserts: bool,
 }
 
 impl Request {
@@ -64,6 +69,13 @@ impl Request {
             "query_id" => self.query_id = Some(value).filter(|i| !i.is_empty()),
             "user" => self.user = Some(value),
             "password" => self.password = Some(value),
+            TENANT_SETTING => self.tenant = Some(value),
+            ENGINE_SETTING => {
+                return Err(Exception::new(
+                    codes::ACCESS_DENIED,
+                    format_args!("{ENGINE_SETTING} carries the tenant, it is set by {TENANT_HEADER} only"),
+                ));
+            }
             // results are complete before the answer begins, so both hold by themselves
             "wait_end_of_query" | "buffer_size" | "quota_key" | "stacktrace" | "client_protocol_version" => {}
             "compress" | "decompress" | "session_check" | "close_session"
@@ -92,7 +104,12 @@ impl Request {
         let given = || self.settings.iter().map(|(n, v)| (n.as_str(), v.as_str()));
         pairs.extend(given().filter(|(name, _)| *name != "readonly" && *name != "chdb_client_name"));
         let asked = given().rfind(|(name, _)| *name == "readonly");
-        if let Some(pair) = asked.or_else(|| read_only.then_some(("readonly", "2"))) {
+        let tenant = self.tenant.as_deref();
+        let whose = tenant.or_else(|| self.inserts.then_some(EVERY_TENANT));
+        pairs.extend(whose.map(|whose| (ENGINE_SETTING, whose)));
+        // For a tenant nothing can be changed, the setting that carries it included.
+        let level = tenant.map(|_| ("readonly", "1")).or(asked);
+        if let Some(pair) = level.or_else(|| read_only.then_some(("readonly", "2"))) {
             pairs.push(pair);
         }
         let list: Vec<String> =
@@ -185,8 +202,17 @@ mod tests {
     #[test]
     fn a_setting_cannot_carry_sql() {
         assert_eq!(request(&[("a = 1, b", "1")]).expect_err("refused").code, codes::UNKNOWN_SETTING);
-        let set = request(&[("log_comment", "x', readonly = '0")]).expect("good").set_statement(false, "q");
-        assert!(set.contains(r"log_comment = 'x\', readonly = \'0'"), "{set}");
+        let set = request(&[("SQL_tenant_id", "x', readonly = '0")]).expect("good").set_statement(false, "q");
+        assert!(set.ends_with(r"log_comment = 'x\', readonly = \'0', readonly = '1'"), "{set}");
+    }
+
+    #[test]
+    fn a_tenant_is_named_in_its_own_way_and_makes_the_request_read_only() {
+        assert_eq!(request(&[("log_comment", "a")]).expect_err("refused").code, codes::ACCESS_DENIED);
+        let set =
+            request(&[("SQL_tenant_id", "a"), ("readonly", "0")]).expect("good").set_statement(false, "q");
+        assert!(set.ends_with("log_comment = 'a', readonly = '1'"), "{set}");
+        assert!(!request(&[]).expect("good").set_statement(false, "q").contains("log_comment"));
     }
 
     #[test]

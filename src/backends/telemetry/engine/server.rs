@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::super::guard;
 use super::body::Body;
 use super::exception::{Exception, codes};
 use super::pool::{Job, Output, Piece, Pool, Work};
@@ -59,6 +60,7 @@ const TIMEZONE: HeaderName = HeaderName::from_static("x-clickhouse-timezone");
 const USER_HEADER: HeaderName = HeaderName::from_static("x-clickhouse-user");
 const KEY_HEADER: HeaderName = HeaderName::from_static("x-clickhouse-key");
 const DATABASE_HEADER: HeaderName = HeaderName::from_static("x-clickhouse-database");
+const TENANT: HeaderName = HeaderName::from_static(guard::TENANT_HEADER);
 const FORMAT_HEADER: HeaderName = HeaderName::from_static("x-clickhouse-format");
 
 /// Starts serving on `listener`; the returned server is awaited and stopped by the caller.
@@ -121,12 +123,18 @@ impl Front {
             let form = body.read_all(MAX_TEXT).await?;
             request.absorb(multipart_fields(&content_type, &form)?)?;
         }
+        request.tenant = header(http.headers(), &TENANT).or(request.tenant);
         request.database = request.database.or_else(|| header(http.headers(), &DATABASE_HEADER));
         request.default_format = request.default_format.or_else(|| header(http.headers(), &FORMAT_HEADER));
         if let Some(id) = &request.query_id {
             reply.query_id.clone_from(id);
         }
         let (statement, text) = read_statement(&mut request, &mut body).await?;
+        guarded(request.tenant.as_deref(), &text)?;
+        if matches!(statement, Statement::Insert { .. }) {
+            request.tenant = None;
+            request.inserts = true;
+        }
         let deadline = clock::now() + request.execution_time() + GRACE;
         body.deadline = deadline;
         let read_only = http.method() == Method::GET;
@@ -180,6 +188,21 @@ impl Front {
             ),
         ))
     }
+}
+
+/// Refuses what could lift the wall between tenants.
+fn guarded(tenant: Option<&str>, text: &[u8]) -> Result<(), Exception> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if let Some(tenant) = tenant {
+        if tenant.is_empty() || !tenant.chars().all(plain) {
+            return Err(Exception::new(codes::ACCESS_DENIED, "that is no name of a tenant"));
+        }
+        guard::check(text).map_err(|why| Exception::new(codes::ACCESS_DENIED, why))?;
+    } else if guard::names_engine_setting(text) {
+        let why = format!("{} carries the tenant, no statement sets it", guard::ENGINE_SETTING);
+        return Err(Exception::new(codes::ACCESS_DENIED, why));
+    }
+    Ok(())
 }
 
 /// The statement from the URL, the form or the beginning of the body. Data of an insert stay in the body as far as possible.

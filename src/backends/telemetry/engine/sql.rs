@@ -24,20 +24,30 @@ pub enum Statement {
     },
 }
 
+/// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
+    /// A keyword, a bare name or a number.
     Word,
+    /// An opening bracket.
     Open,
+    /// A closing bracket.
     Close,
+    /// A quoted text or name, quotes included.
     Quoted,
+    /// Anything else.
     Mark(u8),
 }
 
+/// A token and its place in the text.
 #[derive(Debug, Clone, Copy)]
-struct Token {
-    kind: Kind,
-    start: usize,
-    end: usize,
+pub struct Token {
+    /// What it is.
+    pub kind: Kind,
+    /// Where it begins.
+    pub start: usize,
+    /// Where the next begins at the earliest.
+    pub end: usize,
 }
 
 /// Looks at a statement.
@@ -51,7 +61,7 @@ pub fn inspect(text: &[u8]) -> Result<Statement, Exception> {
     let mut selects = false;
     let mut format = None;
     let mut settings = false;
-    for token in (Tokens { text, at: 0 }) {
+    for token in Tokens::of(text) {
         let is = |word: &str| {
             token.kind == Kind::Word && text[token.start..token.end].eq_ignore_ascii_case(word.as_bytes())
         };
@@ -142,9 +152,16 @@ fn data_start(text: &[u8], mut at: usize) -> usize {
 }
 
 /// Cuts text into words, quoted things, brackets and other marks; drops blanks and comments.
-struct Tokens<'t> {
+pub struct Tokens<'t> {
     text: &'t [u8],
     at: usize,
+}
+
+impl<'t> Tokens<'t> {
+    /// The tokens of a text.
+    pub fn of(text: &'t [u8]) -> Self {
+        Self { text, at: 0 }
+    }
 }
 
 impl Tokens<'_> {

@@ -2,6 +2,7 @@
 //!
 //! What may fail: the store ([`StoreFailure`]), the deadline, and a row of unexpected shape; all become a [`QueryError`].
 
+mod bounds;
 mod cells;
 mod lists;
 mod metrics;
@@ -14,6 +15,7 @@ use arrow_array::RecordBatch;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
+pub use self::bounds::{Bound, QueryLimits};
 pub use self::cells::DecodeError;
 use super::sql::Statement;
 use crate::clock;
@@ -21,24 +23,6 @@ use crate::domain::query::answer::Stats;
 pub use crate::domain::query::failure::QueryError;
 use crate::domain::query::{QueryAnswer, QueryRequest};
 use crate::domain::scope::Scope;
-
-/// Bounds of one statement, enforced by the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QueryLimits {
-    /// Most rows the store may read; 0 for no bound.
-    pub max_rows_to_read: u64,
-    /// Most bytes of memory the statement may use.
-    pub max_memory_bytes: u64,
-    /// Most bytes the store may answer.
-    pub max_result_bytes: u64,
-}
-
-impl Default for QueryLimits {
-    /// What the configuration says where nobody set it (`serve.query.*`).
-    fn default() -> Self {
-        Self { max_rows_to_read: 0, max_memory_bytes: 512 << 20, max_result_bytes: 64 << 20 }
-    }
-}
 
 /// What the store answers to one statement.
 #[derive(Debug, Clone, Default)]
@@ -66,8 +50,8 @@ pub enum StoreFailure {
     #[error("store too slow: {0}")]
     TimedOut(String),
     /// A bound of [`QueryLimits`] was reached.
-    #[error("query too large: {0}")]
-    TooLarge(String),
+    #[error("query too large: {1}")]
+    TooLarge(Bound, String),
     /// The store refused the statement.
     #[error("store refused the statement: {0}")]
     Refused(String),
@@ -80,9 +64,7 @@ impl From<StoreFailure> for QueryError {
             StoreFailure::Down(reason) => Self::Unavailable { reason, retry_after },
             StoreFailure::Overloaded(_) => Self::Overloaded { retry_after },
             StoreFailure::TimedOut(_) => Self::Timeout,
-            StoreFailure::TooLarge(what) => Self::TooLarge(format!(
-                "the query is too large ({what}): ask for a shorter time range or add a filter"
-            )),
+            StoreFailure::TooLarge(bound, what) => QueryLimits::default().too_large(bound, &what),
             StoreFailure::Refused(text) => Self::Internal(text),
         }
     }
@@ -149,8 +131,12 @@ impl Session<'_> {
         if left.is_zero() {
             return Err(QueryError::Timeout);
         }
-        let run = self.runner.run(statement, self.limits, left);
-        let result = tokio::time::timeout_at(self.ends, run).await.map_err(|_| QueryError::Timeout)??;
+        let run = self.runner.run(statement, self.limits.clone(), left);
+        let result = tokio::time::timeout_at(self.ends, run).await.map_err(|_| QueryError::Timeout)?;
+        let result = result.map_err(|failure| match failure {
+            StoreFailure::TooLarge(bound, what) => self.limits.too_large(bound, &what),
+            other => other.into(),
+        })?;
         self.stats.rows_read += result.rows_read;
         self.stats.bytes_read += result.bytes_read;
         self.stats.elapsed_ms += (result.elapsed.as_secs_f64() * 1e6).round() / 1e3;

@@ -137,7 +137,7 @@ async fn failures_of_the_store_keep_their_class() {
         (StoreFailure::Down("x".into()), FailureClass::Dependency),
         (StoreFailure::Overloaded("x".into()), FailureClass::Overload),
         (StoreFailure::TimedOut("x".into()), FailureClass::Dependency),
-        (StoreFailure::TooLarge("x".into()), FailureClass::Poison),
+        (StoreFailure::TooLarge(Bound::Answer, "x".into()), FailureClass::Poison),
         (StoreFailure::Refused("x".into()), FailureClass::Bug),
     ];
     for (failure, class) in cases {
