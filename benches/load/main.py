@@ -33,7 +33,7 @@ FULL = {
     "ack_rounds": 3, "ack_seconds": 10,
     "store_rounds": 3, "spans": 1_000_000, "badger_spans": 100_000, "verify_spans": 100_000,
     "settle_seconds": 5, "times": 100,
-    "worker_rounds": 3, "worker_spans": 1_000_000, "format_rows": 500_000, "format_rounds": 3,
+    "worker_rounds": 3, "worker_spans": 500_000, "format_rows": 500_000, "format_rounds": 3,
 }
 QUICK = {
     "idle_settle": 3, "idle_seconds": 2,

@@ -37,7 +37,7 @@ def drain(server, engine, spans, seconds=300):
         if time.monotonic() > deadline:
             raise Failed(f"{server.process.name} has stored {stored} of {spans} spans after {seconds} s, "
                          f"see {server.process.said}")
-        time.sleep(0.1)
+        time.sleep(0.25)
     return {"stored": stored, "seconds": time.monotonic() - begun, "cpu": server.cpu()[0],
             "engine_cpu": engine.cpu()[0] - engine_before, "peak_rss_mib": server.peak_rss()[0]}
 

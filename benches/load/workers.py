@@ -103,11 +103,15 @@ class Worker(Server):
     def __init__(self, kafka, engine, prefix):
         self.folder = folder("worker")
         self.api, grpc, http = free_addresses(3)
-        command = [BINARY, "serve", "--roles", "worker-otlp", "--data-dir", self.folder, "--http", self.api,
-                   "--otlp-grpc", grpc, "--otlp-http", http,
-                   "--set", f"telemetry.url=http://{engine.address}", "--set", f"telemetry.password={engine.secret}",
-                   "--set", "serve.admin_loopback=true", "--set", "observe.enabled=false", *kafka.settings(prefix)]
-        self.process = Process("worker", command, stop_within=90)
+        common = ["--roles", "worker-otlp", "--data-dir", self.folder, "--http", self.api,
+                  "--otlp-grpc", grpc, "--otlp-http", http,
+                  "--set", f"telemetry.url=http://{engine.address}", "--set", f"telemetry.password={engine.secret}",
+                  "--set", "serve.admin_loopback=true", "--set", "observe.enabled=false", *kafka.settings(prefix)]
+        made = subprocess.run([BINARY, "migrate", *common], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              timeout=120)
+        if made.returncode:
+            raise Failed(f"obtrace migrate ended with {made.returncode}: {made.stdout.strip()[-400:]}")
+        self.process = Process("worker", [BINARY, "serve", *common], stop_within=90)
 
     def stored(self, engine):
         return int(metric(f"http://{self.api}/metrics", r'obtrace_process_rows_total\{signal="traces"'))

@@ -28,8 +28,9 @@ config_struct! {
         ack_timeout: Duration = Duration::from_secs(10) => Live,
         /// A connection without a request for so long is closed, and its session ends.
         session_idle: Duration = Duration::from_secs(300) => Restarts(&["ingest.http"]),
-        /// Encoding of payloads in the log: "json" (OTLP/JSON, readable by any tool) or "otlp" (protobuf as sent, the
-        /// fast path). Readers take it from each record, so it may change at any time.
+        /// Encoding of payloads in the log: "json" (OTLP/JSON, readable by any tool), "otlp" (protobuf as sent, the fast
+        /// path) or "avro" (container files, for tools that want a schema; the slowest). Readers take it from each record,
+        /// so it may change at any time.
         wire_format: WireFormat = WireFormat::Json => Live,
         /// Web origins that may send from a browser, such as "https://shop.example". "http://localhost:*" allows every
         /// port of a host, "*" every origin there is.
@@ -106,12 +107,13 @@ impl Validate for IngestConfig {
 }
 
 impl Leaf for WireFormat {
-    const EXPECTED: &'static str = "one of \"json\" \"otlp\"";
+    const EXPECTED: &'static str = "one of \"json\" \"otlp\" \"avro\"";
 
     fn from_text(text: &str) -> Result<Self, String> {
         match text.trim().to_ascii_lowercase().as_str() {
             "json" => Ok(Self::Json),
             "otlp" => Ok(Self::Otlp),
+            "avro" => Ok(Self::Avro),
             _ => Err(String::new()),
         }
     }

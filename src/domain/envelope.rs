@@ -21,6 +21,8 @@ pub enum WireFormat {
     Json,
     /// OTLP protobuf as the client sent it: the fast path.
     Otlp,
+    /// Avro by the schemas in `proto/avro/`, each payload a container file that brings its schema along.
+    Avro,
 }
 
 impl WireFormat {
@@ -29,6 +31,7 @@ impl WireFormat {
         match self {
             Self::Json => "json",
             Self::Otlp => "otlp",
+            Self::Avro => "avro",
         }
     }
 }

@@ -4,6 +4,7 @@
 //! reloader. Nodes know nothing of this: what they send to is reached over the log and the stores.
 
 use crate::config::Config;
+use crate::config::kafka::LogBackend;
 use crate::config::roles::Role::{IngestEdge, QueryGateway, WorkerOtlp};
 
 /// Whether the node at `path` runs in a process with this configuration.
@@ -18,6 +19,8 @@ pub fn runs(config: &Config, path: &str) -> bool {
         ("store", "store.blobs" | "store.janitor") => gateway,
         ("tenant", _) => edge || gateway,
         ("broker_out", "broker_out.letters") => gateway,
+        // A log of this process alone has no group to be a member of.
+        ("stream_in", "stream_in.members") => worker && config.stream.backend == LogBackend::Kafka,
         ("process" | "stream_in", _) => worker,
         ("serve", "serve.query") => gateway,
         ("ingest", _) => edge,
@@ -32,7 +35,8 @@ mod tests {
     use crate::supervisors::policies::PATHS;
 
     fn nodes(roles: &[Role]) -> Vec<&'static str> {
-        let config = Config { roles: roles.to_vec(), ..Config::default() };
+        let mut config = Config { roles: roles.to_vec(), ..Config::default() };
+        config.stream.backend = LogBackend::Kafka;
         PATHS.into_iter().filter(|path| runs(&config, path)).collect()
     }
 

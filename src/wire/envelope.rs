@@ -14,7 +14,7 @@ use crate::domain::signal::Signal;
 pub mod names {
     /// Version of the header.
     pub const SCHEMA_VERSION: &str = "obtrace-schema-version";
-    /// Encoding of the payload: `json` or `otlp`.
+    /// Encoding of the payload: `json`, `otlp` or `avro`.
     pub const FORMAT: &str = "obtrace-format";
     /// Tenant.
     pub const TENANT: &str = "obtrace-tenant";
@@ -105,7 +105,7 @@ pub fn from_record_headers(headers: &[(String, Bytes)]) -> Result<Header, WireEr
     let env = found.optional(names::ENV)?.unwrap_or_default();
     Ok(Header {
         schema_version,
-        format: found.parsed(names::FORMAT, "json or otlp", parse_format)?,
+        format: found.parsed(names::FORMAT, "json, otlp or avro", parse_format)?,
         scope: Scope::new(found.required(names::TENANT)?, found.required(names::PROJECT)?, app, env)
             .map_err(bad_scope)?,
         signal: found.parsed(names::SIGNAL, "traces, logs or metrics", Signal::parse)?,
@@ -148,7 +148,7 @@ pub(super) fn cut(text: &str, max: usize) -> &str {
 }
 
 fn parse_format(name: &str) -> Option<WireFormat> {
-    [WireFormat::Json, WireFormat::Otlp].into_iter().find(|format| format.as_str() == name)
+    [WireFormat::Json, WireFormat::Otlp, WireFormat::Avro].into_iter().find(|format| format.as_str() == name)
 }
 
 fn parse_hash(digits: &str) -> Option<u128> {
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn malformed_values_are_named_with_what_was_expected() {
         let cases: [(&'static str, &'static [u8], &str); 8] = [
-            (names::FORMAT, b"avro", "expected json or otlp, found \"avro\""),
+            (names::FORMAT, b"xml", "expected json, otlp or avro, found \"xml\""),
             (names::TENANT, b"a/b", "is not a valid name"),
             (names::TENANT, b"\xff", "not utf-8"),
             (names::SIGNAL, b"Traces", "traces, logs or metrics"),

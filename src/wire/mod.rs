@@ -1,4 +1,4 @@
-//! Bytes ⇄ messages: compression, OTLP protobuf, OTLP/JSON, record headers. Pure functions over byte slices; whatever
+//! Bytes ⇄ messages: compression, OTLP protobuf, OTLP/JSON, Avro, record headers. Pure functions over byte slices; whatever
 //! is wrong with the input is a [`WireError`], never a panic and never unbounded memory.
 //!
 //! ```text
@@ -7,6 +7,7 @@
 //!                                 (edge)    envelope: header ⇄ record headers
 //! ```
 
+pub mod avro;
 pub mod compress;
 pub mod envelope;
 mod fault;
@@ -87,6 +88,14 @@ pub enum WireError {
         /// The signal, or the name of the message.
         message: &'static str,
         /// Path and what is wrong there.
+        what: String,
+    },
+    /// Not the OTLP in Avro that was expected.
+    #[error("not OTLP in Avro, {message}: {what}")]
+    Avro {
+        /// The signal.
+        message: &'static str,
+        /// What is wrong.
         what: String,
     },
     /// Well-formed so far, but over a limit of [`OtlpLimits`].
@@ -179,6 +188,7 @@ impl Payload {
         match format {
             WireFormat::Json => json::decode(signal, bytes, limits),
             WireFormat::Otlp => protobuf::decode(signal, bytes, limits),
+            WireFormat::Avro => avro::decode(signal, bytes, limits),
         }
     }
 
@@ -187,6 +197,7 @@ impl Payload {
         match format {
             WireFormat::Json => json::encode(self),
             WireFormat::Otlp => protobuf::encode(self),
+            WireFormat::Avro => avro::encode(self),
         }
     }
 }
@@ -222,13 +233,10 @@ pub fn convert(
         (WireFormat::Otlp, WireFormat::Json) => {
             protobuf::to_json(signal, body, limits).map(|(json, walked)| (Bytes::from(json), walked.records))
         }
-        (WireFormat::Json, _) => {
-            let payload = json::decode(signal, body, limits)?;
+        (sent, kept) => {
+            let payload = Payload::decode(signal, sent, body, limits)?;
             let records = u32::try_from(payload.count()).unwrap_or(u32::MAX);
-            let kept = match kept {
-                WireFormat::Json => body.clone(),
-                WireFormat::Otlp => Bytes::from(protobuf::encode(&payload)),
-            };
+            let kept = if sent == kept { body.clone() } else { Bytes::from(payload.encode(kept)) };
             Ok((kept, records))
         }
     }

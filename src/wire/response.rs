@@ -58,7 +58,7 @@ pub fn metrics(rejected: Option<Rejected>) -> ExportMetricsServiceResponse {
 fn write<M: Message + table::Table>(format: WireFormat, response: &M) -> Vec<u8> {
     match format {
         WireFormat::Otlp => response.encode_to_vec(),
-        WireFormat::Json => {
+        WireFormat::Json | WireFormat::Avro => {
             let mut out = Vec::new();
             table::write_message(response, &mut out);
             out
@@ -88,7 +88,7 @@ pub fn decode(signal: Signal, format: WireFormat, body: &[u8]) -> Result<Option<
 fn read<M: Message + table::Table>(format: WireFormat, body: &[u8]) -> Result<M, WireError> {
     const NAME: &str = "export response";
     match format {
-        WireFormat::Json => json::read(NAME, body, &OtlpLimits::default()),
+        WireFormat::Json | WireFormat::Avro => json::read(NAME, body, &OtlpLimits::default()),
         WireFormat::Otlp => {
             M::decode(body).map_err(|e| WireError::Protobuf { message: NAME, what: e.to_string() })
         }

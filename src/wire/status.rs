@@ -53,7 +53,7 @@ impl Status {
         match format {
             WireFormat::Otlp => self.to_proto().encode_to_vec(),
             // Writing plain structs into memory does not fail; an empty body would still be a valid Status.
-            WireFormat::Json => serde_json::to_vec(&self.to_json()).unwrap_or_default(),
+            WireFormat::Json | WireFormat::Avro => serde_json::to_vec(&self.to_json()).unwrap_or_default(),
         }
     }
 
@@ -67,9 +67,14 @@ impl Status {
             WireFormat::Otlp => proto::Status::decode(body)
                 .and_then(Self::from_proto)
                 .map_err(|e| WireError::Protobuf { message: NAME, what: e.to_string() }),
-            WireFormat::Json => serde_json::from_slice(body).map(Self::from_json).map_err(|e| {
-                WireError::Json { message: NAME, line: e.line(), column: e.column(), what: e.to_string() }
-            }),
+            WireFormat::Json | WireFormat::Avro => {
+                serde_json::from_slice(body).map(Self::from_json).map_err(|e| WireError::Json {
+                    message: NAME,
+                    line: e.line(),
+                    column: e.column(),
+                    what: e.to_string(),
+                })
+            }
         }
     }
 

@@ -50,8 +50,8 @@ fn one_fault_gives_one_clear_error() {
             "F:2: ingest.retention_days: expected a whole number from 0 to 65535, found \"30\"",
         ),
         (
-            "[ingest]\nwire_format = \"avro\"",
-            "F:2: ingest.wire_format: expected one of \"json\" \"otlp\", found \"avro\"",
+            "[ingest]\nwire_format = \"xml\"",
+            "F:2: ingest.wire_format: expected one of \"json\" \"otlp\" \"avro\", found \"xml\"",
         ),
         (
             "[ingest]\ncors_origins = [\n  \"a\",\n  1,\n]",

@@ -211,16 +211,27 @@ fn passwords_come_from_secrets_and_the_migration_has_its_own() {
     assert_eq!(hook(config.expect("its configuration")), hook(job), "it must be there before the release is");
 }
 
+/// What a Secret may hold for this variable.
+fn secret(variable: &Value) -> &str {
+    match text(variable, "/name") {
+        "OBTRACE__STORE__STATE__URL" => "postgres://obtrace_app:secret@postgres:5432/obtrace",
+        "OBTRACE__STORE__CACHE__URL" => "redis://redis:6379",
+        _ => "a-secret-of-some-length",
+    }
+}
+
 #[test]
 fn this_build_takes_the_configuration_and_the_variables() {
     for more in VALUES {
         let Some(objects) = objects(more) else { return };
         for deployment in of_kind(&objects, "Deployment") {
-            let env: Vec<(String, String)> = list(container(deployment), "/env")
-                .iter()
-                .filter_map(|v| Some((v["name"].as_str()?.to_owned(), v.get("value")?.as_str()?.to_owned())))
+            let variables = list(container(deployment), "/env").iter();
+            let mut env: Vec<(String, String)> = variables
+                .map(|v| (text(v, "/name"), v.get("value").map_or_else(|| secret(v), |_| text(v, "/value"))))
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect();
             assert!(env.len() >= 5, "{env:?}");
+            env.push(("OBTRACE_ROLES".into(), component(deployment).into()));
             for map in of_kind(&objects, "ConfigMap") {
                 assert_eq!(obtrace_takes(text(map, "/data/obtrace.toml"), &env), Ok(()), "{more:?}");
             }

@@ -65,8 +65,7 @@ pub fn good(program: &str, args: &[&str], input: &str) -> String {
     out
 }
 
-/// Asks this build of Obtrace whether it takes a configuration; the roles' own rules are of no concern here, each
-/// process of a cluster has one.
+/// Asks this build of Obtrace whether it takes a configuration with these variables.
 pub fn obtrace_takes(config: &str, env: &[(String, String)]) -> Result<(), String> {
     let file = tempfile::NamedTempFile::with_suffix(".toml").expect("a file");
     std::fs::write(file.path(), config).expect("written");

@@ -12,6 +12,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use crate::clients;
 use crate::support::Obtrace;
 use crate::support::cluster::{Cluster, Plan};
+use crate::support::proxy::{Instead, Mode, Proxy};
 
 /// Two edges, three workers and a gateway. Short sessions, so that a worker that is gone is noticed soon.
 const SIX: Plan<'static> = Plan { edges: 2, workers: 3, set: &["stream.kafka.session_timeout=6s"] };
@@ -43,8 +44,24 @@ enum Fault {
     KillBroker,
     /// The broker stands still for some seconds.
     SlowBroker,
+    /// Inserts are done, and their answers get lost.
+    AnswersLost,
+    /// The store has too many parts and says so.
+    TooManyParts,
+    /// Something in front of the store answers 500 in its place.
+    StoreErrors,
+    /// Each piece to and from the store takes a while.
+    StoreLatency,
+    /// The store takes connections and bytes, and says nothing.
+    StoreHalfOpen,
+    /// Connections to the store are reset.
+    StoreResets,
+    /// The store's tables get a column that this build does not know, as while newer workers are being brought in.
+    NewerSchema,
     /// Redis is away for some seconds.
     RedisDown,
+    /// Each answer of Redis takes a second.
+    RedisSlow,
     /// Postgres is away for some seconds.
     PostgresDown,
     /// The bucket is away for some seconds.
@@ -52,7 +69,7 @@ enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 21] = [
         Self::KillEdge,
         Self::KillWorker,
         Self::ZombieWorker,
@@ -63,7 +80,15 @@ impl Fault {
         Self::SlowStore,
         Self::KillBroker,
         Self::SlowBroker,
+        Self::AnswersLost,
+        Self::TooManyParts,
+        Self::StoreErrors,
+        Self::StoreLatency,
+        Self::StoreHalfOpen,
+        Self::StoreResets,
+        Self::NewerSchema,
         Self::RedisDown,
+        Self::RedisSlow,
         Self::PostgresDown,
         Self::BucketDown,
     ];
@@ -75,6 +100,23 @@ fn freeze(pid: u32, seconds: u64) {
     kill(pid, Signal::SIGSTOP).expect("it runs");
     sleep(Duration::from_secs(seconds));
     kill(pid, Signal::SIGCONT).expect("it runs");
+}
+
+/// Has a connection behave so for a while.
+fn link(link: &Proxy, mode: Mode, seconds: u64) {
+    link.set(mode);
+    sleep(Duration::from_secs(seconds));
+    link.set(Mode::Pass);
+}
+
+/// The next inserts are answered in the store's place, by an error with this header.
+fn refuse_inserts(cluster: &Cluster, header: &str) {
+    let body = if header.is_empty() { "no" } else { "Code: 252. DB::Exception: Too many parts (3000)" };
+    let answer = format!(
+        "HTTP/1.1 500 Internal Server Error\r\n{header}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    cluster.store_link.on_request("INSERT", 6, Instead::Answer(answer.into_bytes()));
 }
 
 fn stop_and_start(process: &mut Obtrace) {
@@ -119,6 +161,21 @@ fn suffer(cluster: &mut Cluster, fault: Fault, chosen: usize) {
             cluster.kafka.start_again();
         }
         Fault::SlowBroker => freeze(cluster.kafka.pid("broker"), 5),
+        Fault::AnswersLost => cluster.store_link.on_request("INSERT", 4, Instead::LoseAnswer),
+        Fault::TooManyParts => refuse_inserts(cluster, "X-ClickHouse-Exception-Code: 252\r\n"),
+        Fault::StoreErrors => refuse_inserts(cluster, ""),
+        Fault::StoreLatency => link(&cluster.store_link, Mode::Latency(Duration::from_millis(300)), 4),
+        Fault::StoreHalfOpen => link(&cluster.store_link, Mode::HalfOpen, 6),
+        Fault::StoreResets => link(&cluster.store_link, Mode::Reset, 3),
+        Fault::NewerSchema => {
+            let name = format!("unknown_{chosen}");
+            for table in ["spans", "logs", "metrics"] {
+                cluster.store.run(&format!(
+                    "ALTER TABLE obtrace.{table} ADD COLUMN IF NOT EXISTS {name} UInt64 DEFAULT 7"
+                ));
+            }
+        }
+        Fault::RedisSlow => link(&cluster.redis_link, Mode::Latency(Duration::from_secs(1)), 4),
         Fault::RedisDown => {
             cluster.redis.kill9("redis");
             sleep(Duration::from_secs(3));
@@ -173,22 +230,28 @@ fn six_processes_take_in_what_sdks_send_and_restart_one_by_one_under_load() {
 #[test]
 fn faults_between_processes_cost_nothing() {
     let seed = number("OBTRACE_SOAK_SEED").unwrap_or_else(rand::random);
-    let rounds = number("OBTRACE_CHAOS_ROUNDS").unwrap_or(1);
+    let rounds = number("OBTRACE_CHAOS_ROUNDS").unwrap_or(0);
     println!("seed {seed}: OBTRACE_SOAK_SEED={seed} OBTRACE_CHAOS_ROUNDS={rounds} replays it");
     let mut chance = StdRng::seed_from_u64(seed);
     let mut cluster = Cluster::start(&SIX);
-    // Every fault once a round, in an order of its own.
+    // By `make chaos` every fault once a round, otherwise some of them; in an order of its own each time.
+    let (rounds, most, seconds) = if rounds == 0 { (1, 9, 60) } else { (rounds, Fault::ALL.len(), 150) };
     for round in 0..rounds {
-        let loads = cluster.load(RATE, 110);
+        let loads = cluster.load(RATE, seconds);
         let mut faults = Fault::ALL.to_vec();
-        while !faults.is_empty() {
+        while faults.len() > Fault::ALL.len() - most {
             let fault = faults.swap_remove(chance.random_range(0..faults.len()));
             let after = format!("seed {seed}, round {round}, {fault:?}");
             println!("{after}");
             suffer(&mut cluster, fault, chance.random_range(0..6));
-            recovers(&mut cluster, &after);
+            // Now and then the next one comes before the last one is healed.
+            if chance.random_bool(0.7) {
+                recovers(&mut cluster, &after);
+            }
         }
-        cluster.settle(loads, &format!("seed {seed}, round {round}"));
+        let after = format!("seed {seed}, round {round}");
+        recovers(&mut cluster, &after);
+        cluster.settle(loads, &after);
     }
     cluster.verify(Vec::new(), &format!("seed {seed}"));
 }

@@ -151,6 +151,60 @@ fn what_comes_in_goes_over_the_brokers_and_is_found() {
 }
 
 #[test]
+fn migrate_makes_the_topics_that_a_process_does_not_make_itself() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let data = dir.path().to_str().expect("utf-8").to_owned();
+    let sets = [
+        "stream.backend=kafka".to_owned(),
+        format!("stream.kafka.brokers={}", services::kafka()),
+        format!("stream.kafka.prefix=m{:x}.", obtrace::clock::unix_nanos() / 1000),
+        "stream.kafka.create_topics=false".to_owned(),
+    ];
+    let migrate = |more: &[&str]| {
+        let mut args = vec!["migrate", "--data-dir", &data];
+        sets.iter().for_each(|set| args.extend(["--set", set]));
+        args.extend(more);
+        let (status, text) = Obtrace::run(&args, WITHIN);
+        (status.code(), text)
+    };
+    let (code, text) = migrate(&["--plan"]);
+    assert_eq!((code, text.matches("make topic").count()), (Some(1), 7), "{text}");
+    let (code, text) = migrate(&[]);
+    assert_eq!((code, text.matches("make topic").count()), (Some(0), 7), "{text}");
+    let (code, text) = migrate(&["--plan"]);
+    assert_eq!((code, text.matches("make topic").count()), (Some(0), 0), "{text}");
+}
+
+#[test]
+fn three_edges_write_three_formats_into_one_topic() {
+    let site = Site::at(services::kafka());
+    let mut whole = site.start("whole", &["ingest.wire_format=json"]);
+    let mut others = ["otlp", "avro"].map(|format| {
+        let written_in = format!("ingest.wire_format={format}");
+        site.start(format, &["roles=ingest-edge", &written_in])
+    });
+    let load_of = |edge: &Obtrace, name: &str| {
+        Command::new(binary())
+            .args(["load", "--endpoint", &edge.grpc, "--protocol", "grpc", "--signal", "mixed"])
+            .args(["--rate", "600", "--duration", "4s", "--batch", "50", "--journal"])
+            .arg(site.path(name))
+            .args(["--verify", "--api", &whole.api, "--verify-timeout", "60s"])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("spawn load")
+    };
+    let loads = [
+        load_of(&whole, "journal-json"),
+        load_of(&others[0], "journal-otlp"),
+        load_of(&others[1], "journal-avro"),
+    ];
+    loads.into_iter().for_each(nothing_lost_or_doubled);
+    for process in others.iter_mut().chain([&mut whole]) {
+        assert_eq!(process.stop().code(), Some(0));
+    }
+}
+
+#[test]
 fn it_starts_without_brokers_and_works_when_they_come() {
     let mut broker = Private::start("kafka");
     let site = Site::at(broker.line("OBTRACE_TEST_KAFKA"));

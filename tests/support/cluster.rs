@@ -11,8 +11,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::pg::Database;
+use super::proxy::Proxy;
 use super::services::Private;
-use super::{Obtrace, Options, binary, block_on, free_ports, wait};
+use super::{Obtrace, Options, binary, block_on, free_ports, post, wait};
 
 /// Time that the store has to come up, and the load to end after its last batch.
 const STORE_WITHIN: Duration = Duration::from_secs(60);
@@ -32,6 +33,10 @@ pub struct Cluster {
     // Before the server that it is on.
     _database: Database,
     pub store: Store,
+    /// The way to the store.
+    pub store_link: Proxy,
+    /// The way to Redis.
+    pub redis_link: Proxy,
     pub kafka: Private,
     pub postgres: Private,
     pub redis: Private,
@@ -46,7 +51,33 @@ impl Cluster {
         let store = Store::start(&dir.path().join("store"));
         let [kafka, postgres, redis, s3] = ["kafka", "postgres", "redis", "s3"].map(Private::start);
         let database = block_on(Database::bare(&postgres.line("OBTRACE_TEST_POSTGRES")));
-        let mut options = addresses(&store, &kafka, &database, &redis, &s3);
+        let store_link = Proxy::start(store.url().trim_start_matches("http://"));
+        let redis_url = redis.line("OBTRACE_TEST_REDIS");
+        let redis_link = Proxy::start(redis_url.trim_start_matches("redis://"));
+        let bucket = s3.s3();
+        let mut options = Options {
+            set: vec![
+                format!("telemetry.url={}", store_link.in_front_of(&store.url())),
+                "stream.backend=kafka".into(),
+                format!("stream.kafka.brokers={}", kafka.line("OBTRACE_TEST_KAFKA")),
+                "store.state.backend=postgres".into(),
+                "store.state.tls=off".into(),
+                "store.cache.backend=redis".into(),
+                "store.blobs.backend=s3".into(),
+                format!("store.blobs.endpoint={}", bucket.endpoint),
+                format!("store.blobs.bucket={}", bucket.bucket),
+                format!("store.blobs.access_key={}", bucket.key),
+                "process.linger=50ms".into(),
+            ],
+            env: vec![
+                ("OBTRACE__TELEMETRY__PASSWORD".into(), store.secret.clone()),
+                ("OBTRACE__STORE__STATE__URL".into(), database.url("obtrace_app")),
+                ("OBTRACE__STORE__STATE__MIGRATE_URL".into(), database.url("obtrace_migrate")),
+                ("OBTRACE__STORE__CACHE__URL".into(), redis_link.in_front_of(&redis_url)),
+                ("OBTRACE__STORE__BLOBS__SECRET_KEY".into(), bucket.secret),
+            ],
+            ..Options::default()
+        };
         options.set.extend(plan.set.iter().map(|&set| set.to_owned()));
         migrate(dir.path(), &options);
         let process = |name: String, role: &str| {
@@ -57,7 +88,20 @@ impl Cluster {
         let edges = (0..plan.edges).map(|n| process(format!("edge-{n}"), "ingest-edge")).collect();
         let workers = (0..plan.workers).map(|n| process(format!("worker-{n}"), "worker-otlp")).collect();
         let gateway = process("gateway".into(), "query-gateway");
-        Self { edges, workers, gateway, store, kafka, postgres, redis, s3, dir, _database: database }
+        Self {
+            edges,
+            workers,
+            gateway,
+            _database: database,
+            store,
+            store_link,
+            redis_link,
+            kafka,
+            postgres,
+            redis,
+            s3,
+            dir,
+        }
     }
 
     /// Load of all signals against each edge, for `seconds`; each asks the gateway in the end for what it was acknowledged.
@@ -104,36 +148,6 @@ impl Cluster {
     }
 }
 
-/// The settings by which a process finds what is shared.
-fn addresses(store: &Store, kafka: &Private, database: &Database, redis: &Private, s3: &Private) -> Options {
-    let bucket = s3.s3();
-    let set = [
-        format!("telemetry.url={}", store.url()),
-        "stream.backend=kafka".into(),
-        format!("stream.kafka.brokers={}", kafka.line("OBTRACE_TEST_KAFKA")),
-        "store.state.backend=postgres".into(),
-        "store.state.tls=off".into(),
-        "store.cache.backend=redis".into(),
-        "store.blobs.backend=s3".into(),
-        format!("store.blobs.endpoint={}", bucket.endpoint),
-        format!("store.blobs.bucket={}", bucket.bucket),
-        format!("store.blobs.access_key={}", bucket.key),
-        "process.linger=50ms".into(),
-    ];
-    let env = [
-        ("OBTRACE__TELEMETRY__PASSWORD", store.secret.clone()),
-        ("OBTRACE__STORE__STATE__URL", database.url("obtrace_app")),
-        ("OBTRACE__STORE__STATE__MIGRATE_URL", database.url("obtrace_migrate")),
-        ("OBTRACE__STORE__CACHE__URL", redis.line("OBTRACE_TEST_REDIS")),
-        ("OBTRACE__STORE__BLOBS__SECRET_KEY", bucket.secret),
-    ];
-    Options {
-        set: set.into(),
-        env: env.map(|(name, value)| (name.to_owned(), value)).into(),
-        ..Options::default()
-    }
-}
-
 fn migrate(dir: &Path, options: &Options) {
     let mut command = Command::new(binary());
     command.arg("migrate").arg("--data-dir").arg(dir.join("migrate"));
@@ -166,6 +180,13 @@ impl Store {
     /// `http://127.0.0.1:P`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Runs a statement at it, past everything in between.
+    pub fn run(&self, statement: &str) {
+        let headers = [("x-clickhouse-user", "default"), ("x-clickhouse-key", self.secret.as_str())];
+        let (status, _, answer) = post(&self.url(), &headers, statement.as_bytes().to_vec());
+        assert_eq!(status, 200, "{statement}: {}", String::from_utf8_lossy(&answer));
     }
 
     /// Process id.

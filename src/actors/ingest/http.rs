@@ -223,7 +223,8 @@ fn success(signal: Signal, format: WireFormat, accepted: &Accepted) -> HttpRespo
 fn content_type(format: WireFormat) -> &'static str {
     match format {
         WireFormat::Otlp => "application/x-protobuf",
-        WireFormat::Json => "application/json",
+        // No client speaks Avro.
+        WireFormat::Json | WireFormat::Avro => "application/json",
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::fut::{ActorFutureExt, wrap_future};
 use actix::{ActorContext, AsyncContext};
@@ -16,6 +17,9 @@ use crate::backends::event_log::{Assigned, EventLog};
 use crate::supervisors::kernel::probe::{Drain, Probe};
 use crate::supervisors::kernel::seat::{Seated, Worker};
 use crate::supervisors::kernel::spec::{ChildSpec, Group};
+
+/// How long the group is asked for leave. Shorter than the drain of this actor.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Makes the consumer of a topic's partition; `None` where nothing is to be read there.
 pub type MakeConsumer = dyn Fn(&str, u32) -> Option<ChildSpec> + Send + Sync;
@@ -70,7 +74,11 @@ async fn follow(deps: MembershipDeps, probe: Probe) {
             biased;
             drain = probe.drained() => {
                 if drain == Drain::Shutdown {
-                    deps.log.leave(deps.group).await;
+                    // In the midst of a rebalance the brokers hear nobody out until the slowest member has answered.
+                    let left = tokio::time::timeout(LEAVE_WITHIN, deps.log.leave(deps.group)).await;
+                    if left.is_err() {
+                        tracing::warn!(group = deps.group, "went without leave: the group waits until it misses us");
+                    }
                 }
                 return;
             }

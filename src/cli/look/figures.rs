@@ -1,5 +1,7 @@
 //! Figures for people: bytes, counts, rates and times in, a few characters out.
 
+use super::nodes::Node;
+
 /// Units of bytes, each 1024 of the one before.
 const BYTES: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
 
@@ -40,6 +42,19 @@ pub(crate) fn count(n: f64) -> String {
     } else {
         format!("{scaled:.1}{name}")
     }
+}
+
+/// `brokers 2MiB queued · 3 not delivered`: of a log that is elsewhere, by the node that shows its figures.
+pub(crate) fn brokers(node: &Node) -> Option<String> {
+    let queued = node.gauges.get("queued_bytes")?;
+    let mut words = format!("brokers {} queued", bytes(*queued as u64));
+    let told = [("delivery_errors", "not delivered"), ("rebalances", "rebalances"), ("fenced", "fenced")];
+    for (name, what) in told {
+        if let Some(n) = node.gauges.get(name).filter(|n| **n > 0.0) {
+            words.push_str(&format!(" · {} {what}", count(*n)));
+        }
+    }
+    Some(words)
 }
 
 /// `3d04h`, `2h05m`, `2m10s`, `12s`.

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::model::{Model, Row, Sort};
 use super::pressure::{self, Mark};
-use crate::cli::look::figures::{bar, bytes_of, count, latency, span};
+use crate::cli::look::figures::{bar, brokers, bytes_of, count, latency, span};
 use crate::cli::look::nodes::{Lane, Node};
 use crate::cli::look::text::{Line, Style};
 use crate::cli::tree::mark;
@@ -93,6 +93,9 @@ fn header(model: &Model, width: usize) -> Vec<Line> {
     let dead = model.now.readings.dead;
     let style = if dead > 0.0 { Style::Warn } else { Style::Bold };
     second.push("  dead letters ", Style::Dim).push(count(dead), style);
+    if let Some(words) = root.walk().into_iter().find_map(brokers) {
+        second.push(format!("  {words}"), Style::Plain);
+    }
     if model.paused {
         second.push("  STANDING STILL (p)", Style::Note);
     }
@@ -389,6 +392,15 @@ mod tests {
             "{all}"
         );
         assert!(drawn(&model(5), 100, 30).join("\n").contains("pressure  none"));
+    }
+
+    #[test]
+    fn a_log_at_brokers_has_its_figures_above() {
+        let mut model = model(5);
+        let keeper = json!({"path": "broker_out.retention", "name": "retention", "kind": "worker",
+            "state": "running", "gauges": {"queued_bytes": 2048, "rebalances": 4}});
+        model.now.root.children.push(serde_json::from_value(keeper).unwrap());
+        assert!(drawn(&model, 160, 45)[1].contains("brokers 2KiB queued · 4 rebalances"));
     }
 
     #[test]

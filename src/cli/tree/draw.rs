@@ -1,6 +1,6 @@
 //! The tree as lines: nodes in, one line a node out, the long words last so that a narrow terminal cuts only these.
 
-use crate::cli::look::figures::{bytes_of, count, span};
+use crate::cli::look::figures::{brokers, bytes_of, count, span};
 use crate::cli::look::nodes::{Lane, Node};
 use crate::cli::look::text::{Line, Paper, Style};
 
@@ -112,6 +112,11 @@ fn figures(line: &mut Line, node: &Node, crowd: bool, _now_ns: u64) {
     }
     if let Some(lag) = node.gauge("lag").filter(|lag| *lag > 0.0) {
         line.push(format!("  lag {}", count(lag)), Style::Note);
+    }
+    if node.children.is_empty()
+        && let Some(words) = brokers(node)
+    {
+        line.push(format!("  {words}"), Style::Plain);
     }
     if let Some(breaker) = node.open_breaker().filter(|_| crowd || node.children.is_empty()) {
         line.push(format!("  breaker {breaker}"), Style::Bad);
@@ -252,6 +257,14 @@ mod tests {
         {
             assert!(rows[2].contains(part), "{part} in {}", rows[2]);
         }
+    }
+
+    #[test]
+    fn a_log_at_brokers_tells_what_is_on_its_way_and_what_went_wrong() {
+        let gauges = json!({"gauges": {"queued_bytes": 2 << 20, "delivery_errors": 3, "rebalances": 0}});
+        let node: Node = serde_json::from_value(worker("broker_out.retention", gauges)).unwrap();
+        assert_eq!(brokers(&node).unwrap(), "brokers 2MiB queued · 3 not delivered");
+        assert_eq!(brokers(&tree()), None);
     }
 
     #[test]

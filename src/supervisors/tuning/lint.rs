@@ -13,6 +13,7 @@ use super::super::roles;
 use super::changes::policy_path;
 use super::machine::Machine;
 use crate::config::Loaded;
+use crate::config::kafka::LogBackend;
 use crate::config::policy::{NodePolicy, OnLimit};
 use crate::config::units::{ByteSize, format_duration};
 use crate::domain::signal::Signal;
@@ -293,17 +294,24 @@ impl Rules<'_> {
             false => 0,
         };
         let blocks = consumers * config.process.block_bytes.as_u64();
+        let fetched = match config.stream.backend {
+            LogBackend::Kafka => consumers * config.stream.kafka.fetch_bytes.as_u64(),
+            LogBackend::Embedded => 0,
+        };
         let engine = match &config.telemetry.url {
             None if roles::runs(config, "store.engine") => config.telemetry.engine.memory_limit.as_u64(),
             _ => 0,
         };
-        let own = all_lanes + queue + blocks;
+        let own = all_lanes + queue + blocks + fetched;
         let mut sum = format!(
             "lanes {} + log queue {} + {consumers} blocks {}",
             size(all_lanes),
             size(queue),
             size(blocks)
         );
+        if fetched > 0 {
+            write!(sum, " + fetched ahead {}", size(fetched)).ok();
+        }
         if engine > 0 {
             write!(sum, " + engine {}", size(engine)).ok();
         }
@@ -311,6 +319,7 @@ impl Rules<'_> {
         let mut weights = lanes;
         weights.push((queue, "stream.queue_bytes".into()));
         weights.push((blocks, "process.block_bytes".into()));
+        weights.push((fetched, "stream.kafka.fetch_bytes".into()));
         weights.push((engine, "telemetry.engine.memory_limit".into()));
         let key = weights.into_iter().max().map(|(_, key)| key).unwrap_or_default();
         let Some(memory) = self.machine.memory else {

@@ -166,7 +166,9 @@ fn poll_until_closed(consumer: &Arc<BaseConsumer<Book>>, hold: &Hold) {
         let revoking = hold.inner.lock().revoking.is_some();
         // Nothing is fetched here; errors were heard by the book.
         drop(consumer.poll(if revoking { POLL_REVOKING } else { POLL }));
-        if let Some(list) = hold.given_back() {
+        // What is another's already, nobody need wait for.
+        let lost = revoking && consumer.assignment_lost();
+        if let Some(list) = hold.given_back(lost) {
             give_back(consumer, &list);
         }
     }
@@ -283,18 +285,18 @@ impl Hold {
     }
 
     /// What can be given back now: its claims are released or void, and no commit is under way.
-    fn given_back(&self) -> Option<TopicPartitionList> {
+    fn given_back(&self, lost: bool) -> Option<TopicPartitionList> {
         let mut inner = self.inner.lock();
         let revoking = inner.revoking.as_ref()?;
         let now = clock::now();
         let held = revoking.places.iter().any(|place| inner.claims.contains_key(place));
-        if held && now < revoking.until {
+        if held && !lost && now < revoking.until {
             return None;
         }
         let committing = revoking.places.iter().any(|place| inner.under_way.contains(place));
         let (places, until) = (revoking.places.clone(), revoking.until);
         if held {
-            tracing::warn!(?places, "consumers did not end in time, their claims are void");
+            tracing::warn!(?places, lost, "consumers did not end in time, their claims are void");
             self.counters.fence();
         }
         inner.claims.retain(|place, _| !places.contains(place));

@@ -162,6 +162,7 @@ fn config_xml(store: &Path, users: &Path, memory_limit: u64) -> String {
     <number_of_free_entries_in_pool_to_lower_max_size_of_merge>1</number_of_free_entries_in_pool_to_lower_max_size_of_merge>
     <number_of_free_entries_in_pool_to_execute_mutation>1</number_of_free_entries_in_pool_to_execute_mutation>
     <number_of_free_entries_in_pool_to_execute_optimize_entire_partition>1</number_of_free_entries_in_pool_to_execute_optimize_entire_partition>
+    <min_free_disk_bytes_to_perform_insert>{KEEP_FREE}</min_free_disk_bytes_to_perform_insert>
   </merge_tree>
   <storage_configuration><disks><default>
     <keep_free_space_bytes>{KEEP_FREE}</keep_free_space_bytes>
