@@ -109,7 +109,8 @@ fn a_client_that_hangs_up_takes_its_statement_out_of_the_engine() {
     }
     let page = obtrace.get("/metrics").1;
     let mut lines = page.as_str().unwrap_or_default().lines();
-    let line = lines.find(|line| line.starts_with("obtrace_serve_queries_total") && line.contains("abandoned"));
+    let line =
+        lines.find(|line| line.starts_with("obtrace_serve_queries_total") && line.contains("abandoned"));
     assert!(line.is_some_and(|line| !line.ends_with(" 0")), "the query handler let go of it: {line:?}");
     assert_eq!(obtrace.stop().code(), Some(0));
 }
