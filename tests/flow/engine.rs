@@ -1,4 +1,4 @@
-//! The engine under a whole process: what it does when its data are damaged.
+//! The engine under a whole process: what it does when its data are damaged, and when a client no longer waits.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Obtrace, Options, post};
+use crate::support::store::Store;
+use crate::support::{Obtrace, Options, block_on, post};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -68,5 +69,48 @@ fn an_engine_that_finds_its_data_damaged_is_started_anew_and_the_rest_is_found()
         |event: &&Value| event["path"] == "store.engine" && event["cause"].to_string().contains("code 246");
     let told = events["events"].as_array().into_iter().flatten().filter(told).count();
     assert_eq!(told, 1, "{events:#}");
+    assert_eq!(obtrace.stop().code(), Some(0));
+}
+
+#[test]
+fn a_client_that_hangs_up_takes_its_statement_out_of_the_engine() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let store = Store::start(&dir.path().join("store"));
+    let mut obtrace = Obtrace::start(&dir.path().join("data"), store.options(&["observe.enabled=false"]));
+    for n in 0..12 {
+        send(&obtrace, &format!("part {n}"), 20);
+    }
+    // From here on, looking at an attribute takes 50 ms a row.
+    store.sql(
+        "ALTER TABLE obtrace.logs MODIFY COLUMN attr_kv Array(String) ALIAS if(sleepEachRow(0.05) = 0, ['slow=yes'], [])",
+    );
+    let running = || -> u64 {
+        let sql = "SELECT count() FROM system.processes WHERE query LIKE '%attr_kv%' AND query NOT LIKE '%system.processes%'";
+        store.sql(sql).trim().parse().expect("a number")
+    };
+    let url = format!("{}/api/v1/logs?q=attr.slow%3Dyes&limit=1000", obtrace.api);
+    let hangs_up = std::thread::spawn(move || {
+        // Long before it could have its answer: that takes twelve seconds.
+        let asked = block_on(async {
+            reqwest::Client::new().get(&url).timeout(Duration::from_millis(2500)).send().await
+        });
+        assert!(asked.is_err_and(|error| error.is_timeout()), "it was not slow");
+    });
+    let until = Instant::now() + Duration::from_millis(2500);
+    while running() == 0 {
+        assert!(Instant::now() < until, "the statement does not run");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    hangs_up.join().expect("the client");
+    let begun = Instant::now();
+    while running() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(4), "the statement runs on");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let page = obtrace.get("/metrics").1;
+    let mut lines = page.as_str().unwrap_or_default().lines();
+    let line =
+        lines.find(|line| line.starts_with("obtrace_serve_queries_total") && line.contains("abandoned"));
+    assert!(line.is_some_and(|line| !line.ends_with(" 0")), "the query handler let go of it: {line:?}");
     assert_eq!(obtrace.stop().code(), Some(0));
 }

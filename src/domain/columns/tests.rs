@@ -80,7 +80,8 @@ fn words(batch: &RecordBatch, column: &str) -> Vec<String> {
 
 /// Column names of a table in the migration, in order, without what is computed.
 fn table_columns(table: &str) -> Vec<&'static str> {
-    let begin = MIGRATION.find(&format!("EXISTS {table}\n(\n")).expect("the table is in the migration");
+    let begin =
+        MIGRATION.find(&format!("EXISTS ${{table:{table}}}\n(\n")).expect("the table is in the migration");
     let body = MIGRATION[begin..].split_once("(\n").unwrap().1;
     let body = body.split_once("\n)\n").unwrap().0;
     let columns = body.lines().filter(|line| line.starts_with("    ") && !line.starts_with("     "));
