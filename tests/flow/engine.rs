@@ -80,9 +80,9 @@ fn a_client_that_hangs_up_takes_its_statement_out_of_the_engine() {
     for n in 0..12 {
         send(&obtrace, &format!("part {n}"), 20);
     }
-    // From here on, looking at an attribute takes 50 ms a row.
+    // From here on, looking at an attribute takes 12 ms a row; the engine sleeps for at most 3 s a block.
     store.sql(
-        "ALTER TABLE obtrace.logs MODIFY COLUMN attr_kv Array(String) ALIAS if(sleepEachRow(0.05) = 0, ['slow=yes'], [])",
+        "ALTER TABLE obtrace.logs MODIFY COLUMN attr_kv Array(String) ALIAS if(sleepEachRow(0.012) = 0, ['slow=yes'], [])",
     );
     let running = || -> u64 {
         let sql = "SELECT count() FROM system.processes WHERE query LIKE '%attr_kv%' AND query NOT LIKE '%system.processes%'";
@@ -90,13 +90,13 @@ fn a_client_that_hangs_up_takes_its_statement_out_of_the_engine() {
     };
     let url = format!("{}/api/v1/logs?q=attr.slow%3Dyes&limit=1000", obtrace.api);
     let hangs_up = std::thread::spawn(move || {
-        // Long before it could have its answer: that takes twelve seconds.
+        // Before it could have its answer: that takes three seconds.
         let asked = block_on(async {
-            reqwest::Client::new().get(&url).timeout(Duration::from_millis(2500)).send().await
+            reqwest::Client::new().get(&url).timeout(Duration::from_millis(1200)).send().await
         });
-        assert!(asked.is_err_and(|error| error.is_timeout()), "it was not slow");
+        assert!(asked.as_ref().is_err_and(|error| error.is_timeout()), "it was not slow: {asked:?}");
     });
-    let until = Instant::now() + Duration::from_millis(2500);
+    let until = Instant::now() + Duration::from_millis(1200);
     while running() == 0 {
         assert!(Instant::now() < until, "the statement does not run");
         std::thread::sleep(Duration::from_millis(20));
@@ -104,7 +104,7 @@ fn a_client_that_hangs_up_takes_its_statement_out_of_the_engine() {
     hangs_up.join().expect("the client");
     let begun = Instant::now();
     while running() > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(4), "the statement runs on");
+        assert!(begun.elapsed() < Duration::from_millis(1200), "the statement runs on");
         std::thread::sleep(Duration::from_millis(50));
     }
     let page = obtrace.get("/metrics").1;

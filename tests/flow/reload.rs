@@ -218,7 +218,8 @@ fn the_known_paths_are_those_of_the_running_tree() {
             "{path} {last}"
         );
     }
-    for path in PATHS {
+    // Members of a group are there only where a log is shared (`tests/flow/kafka.rs`).
+    for path in PATHS.into_iter().filter(|path| *path != "stream_in.members") {
         assert!(found.iter().any(|(there, _)| there == path), "{path} is not in the tree");
     }
 }
