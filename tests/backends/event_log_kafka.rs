@@ -1,6 +1,7 @@
 //! The event log on real brokers: the contract of the port, and what only a log that processes share can show.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -510,15 +511,15 @@ fn a_certificate_that_is_not_there_is_a_matter_of_settings() {
 // === faults that a real broker does not show on demand ===
 
 async fn with_faulty_brokers<F: Future<Output = ()>>(
-    test: impl FnOnce(Log, Arc<MockCluster<'static, rdkafka::producer::DefaultProducerContext>>) -> F,
+    test: impl FnOnce(Log, Rc<MockCluster<'static, rdkafka::producer::DefaultProducerContext>>) -> F,
 ) {
-    let cluster = Arc::new(MockCluster::new(3).unwrap());
+    let cluster = Rc::new(MockCluster::new(3).unwrap());
     for (name, partitions) in [("alpha", 2), ("beta", 1)] {
         cluster.create_topic(name, partitions, 3).unwrap();
     }
     let config = KafkaLogConfig { create_topics: false, ..settings_at(&cluster.bootstrap_servers(), "") };
     let log = open(config).await;
-    test(shared(&log), Arc::clone(&cluster)).await;
+    test(shared(&log), Rc::clone(&cluster)).await;
     log.close(Duration::from_secs(5)).ok();
 }
 

@@ -176,8 +176,8 @@ fn records(crashes: &[Crash], whole: bool, boxes: &Path, after: &str) {
         assert!(count >= 1, "{after}: no record of {crash:?}");
         let record = written.iter().find(same).expect("counted");
         // The last event of the fallen child in its own record is its fall: nothing is blamed that came later.
-        let own = record["events"].as_array().into_iter().flatten();
-        let last = own.filter(|event| text(event, "path") == crash.path).next_back();
+        let mut own = record["events"].as_array().into_iter().flatten();
+        let last = own.rfind(|event| text(event, "path") == crash.path);
         assert!(
             last.is_some_and(
                 |event| text(event, "event") == "exited" && text(event, "detail") == crash.detail

@@ -6,6 +6,7 @@
 //! fail: nothing here; a log in trouble gives no partitions.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,9 +111,9 @@ impl MembershipDeps {
             stays
         });
         for (name, (number, spec)) in specs {
-            if !wanted.contains_key(&name) {
+            if let Entry::Vacant(vacant) = wanted.entry(name) {
                 self.consumers.want(spec);
-                wanted.insert(name, number);
+                vacant.insert(number);
             }
         }
     }

@@ -99,7 +99,7 @@ impl Lane {
 pub(crate) fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let ends = digits.char_indices().map(|(at, digit)| {
-        let comma = at > 0 && (digits.len() - at) % 3 == 0;
+        let comma = at > 0 && (digits.len() - at).is_multiple_of(3);
         if comma { format!(",{digit}") } else { digit.to_string() }
     });
     ends.collect()

@@ -1,8 +1,8 @@
 //! Blobs in a bucket of an S3 server, through `object_store`. The bucket is Obtrace's own: `TENANT/PATH` in it.
 //!
 //! In: objects. Out: the same, whole or a range. A large body goes in parts, side by side; parts of a write that never
-//! ended are removed by [`S3Blobs::sweep`]. Each write carries an id in its metadata, so that one whose answer was lost is
-//! known again. The order of a list is made here: servers differ in theirs. What may fail: see [`fault::fault_of`].
+//! ended are removed by `S3Blobs::sweep`. Each write carries an id in its metadata, so that one whose answer was lost is
+//! known again. The order of a list is made here: servers differ in theirs. What may fail: see `fault::fault_of`.
 
 use std::fmt;
 use std::ops::Range;

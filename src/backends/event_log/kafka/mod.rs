@@ -1,9 +1,9 @@
 //! The event log on Kafka or Redpanda: the same port over a cluster of brokers, shared by many processes.
 //!
 //! An append is answered when all replicas in sync have it. What the embedded log does by itself and brokers do not, is
-//! done here: repeats are recognised by who appends ([`window`]) and left out by who reads ([`filter`]); a claim is good as
-//! long as the group has the partition with this process ([`member`]). Opening asks nothing of the brokers: a process
-//! starts and stays up without them. What may fail: [`LogError`], by the class of the broker's code ([`errors`]).
+//! done here: repeats are recognised by who appends (`window`) and left out by who reads (`filter`); a claim is good as
+//! long as the group has the partition with this process (`member`). Opening asks nothing of the brokers: a process
+//! starts and stays up without them. What may fail: `LogError`, by the class of the broker's code (`errors`).
 //!
 //! Three kinds of clients: one producer, one that fetches, and one for each group, which fetches nothing.
 

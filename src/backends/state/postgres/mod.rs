@@ -3,8 +3,8 @@
 //! In: calls from any thread. Out: answers once the transaction is committed. Each transaction takes a role, and where
 //! its rows belong to a tenant it announces that tenant, for itself alone (`SET LOCAL`), so that nothing of one call is
 //! left on a connection for the next, also behind a pooler. Before the first call the wall is looked at: a login that
-//! row-level security does not bind, or a schema that is not up to date, is refused ([`open::check`]). What may fail: see
-//! [`fault::fault_of`]; the database may be down at the start and at any time after.
+//! row-level security does not bind, or a schema that is not up to date, is refused (`open::check`). What may fail: see
+//! `fault::fault_of`; the database may be down at the start and at any time after.
 
 use std::collections::BTreeMap;
 use std::fmt;
