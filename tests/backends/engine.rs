@@ -15,6 +15,8 @@ use obtrace::clock;
 use obtrace::domain::failure::{Classified, FailureClass};
 use serde::{Deserialize, Serialize};
 
+use crate::own_engine::spec;
+
 const BINARY: &str = env!("CARGO_BIN_EXE_obtrace");
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -82,10 +84,6 @@ impl Running {
         let query = [("query", "insert into t format ArrowStream"), ("insert_deduplication_token", token)];
         self.try_post(&query, arrow_stream(ids)).await
     }
-}
-
-fn spec(folder: &Path) -> EngineSpec {
-    EngineSpec { executable: Some(BINARY.into()), ..EngineSpec::new(folder) }
 }
 
 fn folder() -> tempfile::TempDir {

@@ -11,6 +11,8 @@ mod event_log_embedded;
 mod event_log_kafka;
 mod leases;
 mod locks;
+#[path = "../support/engine.rs"]
+mod own_engine;
 #[path = "../support/pg.rs"]
 mod pg;
 #[path = "../support/proxy.rs"]

@@ -10,10 +10,8 @@ use std::time::Duration;
 use arrow_array::cast::AsArray;
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use obtrace::backends::telemetry::client::{TelemetryClient, TelemetryError, TelemetrySettings};
-use obtrace::backends::telemetry::engine::{EngineChild, EngineSpec, USER};
+use obtrace::backends::telemetry::codes;
 use obtrace::backends::telemetry::read::QueryLimits;
-use obtrace::backends::telemetry::schema::Layout;
-use obtrace::backends::telemetry::{codes, migrate};
 use obtrace::domain::failure::{Classified, FailureClass};
 use openssl::asn1::Asn1Time;
 use openssl::bn::BigNum;
@@ -24,33 +22,9 @@ use openssl::ssl::{SslAcceptor, SslMethod, SslStream};
 use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
 use openssl::x509::{X509, X509NameBuilder};
 
+use crate::own_engine::Engine;
+
 const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Store {
-    _child: EngineChild,
-    folder: tempfile::TempDir,
-    settings: TelemetrySettings,
-}
-
-impl Store {
-    async fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let spec = EngineSpec {
-            executable: Some(env!("CARGO_BIN_EXE_obtrace").into()),
-            ..EngineSpec::new(folder.path())
-        };
-        let child = EngineChild::spawn(spec).await.expect("the engine starts");
-        let endpoint = child.endpoint().expect("it is ready");
-        let settings = TelemetrySettings {
-            url: Some(endpoint.url),
-            user: USER.into(),
-            password: endpoint.secret,
-            ..TelemetrySettings::default()
-        };
-        migrate::run(&client(&settings), &Layout::Single).await.expect("the schema is made");
-        Self { _child: child, folder, settings }
-    }
-}
 
 fn client(settings: &TelemetrySettings) -> TelemetryClient {
     TelemetryClient::new(settings.clone()).expect("settings are good")
@@ -72,11 +46,11 @@ async fn count(client: &TelemetryClient) -> String {
 
 #[tokio::test]
 async fn with_a_node_away_queries_go_on_and_a_repeated_insert_is_stored_once() {
-    let store = Store::new().await;
+    let store = Engine::with_schema().await;
     let settings = TelemetrySettings {
         url: Some("http://127.0.0.1:1".into()),
-        more_urls: store.settings.url.clone().into_iter().collect(),
-        ..store.settings.clone()
+        more_urls: store.settings().url.clone().into_iter().collect(),
+        ..store.settings()
     };
     let client = client(&settings);
     let mut away = 0;
@@ -178,10 +152,10 @@ fn tls_front(before: &str, ca: &Path) -> String {
 
 #[tokio::test]
 async fn a_server_behind_tls_is_reached_where_its_authority_is_trusted() {
-    let store = Store::new().await;
+    let store = Engine::with_schema().await;
     let ca = store.folder.path().join("ca.pem");
-    let url = tls_front(store.settings.url.as_deref().expect("a url"), &ca);
-    let stranger = TelemetrySettings { url: Some(url.clone()), ..store.settings.clone() };
+    let url = tls_front(store.settings().url.as_deref().expect("a url"), &ca);
+    let stranger = TelemetrySettings { url: Some(url.clone()), ..store.settings() };
     let error = client(&stranger).ping(PATIENCE).await.unwrap_err();
     assert!(matches!(&error, TelemetryError::Unreachable(why) if why.contains("certificate")), "{error}");
 
@@ -202,11 +176,11 @@ async fn a_server_behind_tls_is_reached_where_its_authority_is_trusted() {
 
 #[tokio::test]
 async fn the_engine_calls_the_codes_what_we_call_them() {
-    let store = Store::new().await;
+    let store = Engine::with_schema().await;
     let known: Vec<(i32, &str)> = codes::known().collect();
     let list: Vec<String> = known.iter().map(|(code, _)| code.to_string()).collect();
     let sql = format!("SELECT toString(errorCodeToName(arrayJoin([{}])))", list.join(", "));
-    let result = client(&store.settings).query(&sql, &[], &[], QueryLimits::default(), PATIENCE).await;
+    let result = client(&store.settings()).query(&sql, &[], &[], QueryLimits::default(), PATIENCE).await;
     let result = result.expect("an answer");
     let names: Vec<&str> =
         result.batches.iter().flat_map(|batch| batch.column(0).as_string::<i32>().iter().flatten()).collect();
@@ -246,8 +220,8 @@ const REFUSED: [(&str, i32, FailureClass); 22] = [
 
 #[tokio::test]
 async fn exceptions_of_the_real_engine_have_the_class_of_their_code() {
-    let store = Store::new().await;
-    let client = client(&store.settings);
+    let store = Engine::with_schema().await;
+    let client = client(&store.settings());
     client
         .command("CREATE TABLE v (n UInt8, CONSTRAINT few CHECK n < 10) ENGINE = MergeTree ORDER BY n")
         .await

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use arrow_array::cast::AsArray;
-use obtrace::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
-use obtrace::backends::telemetry::engine::{EngineChild, EngineSpec, USER};
 use obtrace::backends::telemetry::read::QueryLimits;
 use obtrace::backends::telemetry::schema::{Cluster, Layout};
 use obtrace::backends::telemetry::{access, migrate};
+
+use crate::own_engine::Engine;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -42,23 +42,8 @@ fn the_schema_of_a_cluster_is_what_the_golden_file_says() {
 /// No cluster runs here, but its statements pass the parser of the engine, which is that of the servers.
 #[tokio::test]
 async fn the_engine_can_read_the_statements_of_a_cluster() {
-    let folder = tempfile::tempdir().unwrap();
-    let spec = EngineSpec {
-        executable: Some(env!("CARGO_BIN_EXE_obtrace").into()),
-        ..EngineSpec::new(folder.path())
-    };
-    let child = EngineChild::spawn(spec).await.expect("the engine starts");
-    let endpoint = child.endpoint().expect("it is ready");
-    let client = TelemetryClient::new(TelemetrySettings {
-        url: Some(endpoint.url.clone()),
-        user: USER.into(),
-        password: endpoint.secret.clone(),
-        database: "obtrace".into(),
-        max_connections: 1,
-        connect_timeout: Duration::from_secs(5),
-        ..TelemetrySettings::default()
-    })
-    .expect("settings");
+    let engine = Engine::start().await;
+    let client = engine.client();
     let read = async |statement: &str| {
         let escaped = statement.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n");
         let params = [("q".to_owned(), escaped)];
@@ -76,5 +61,5 @@ async fn the_engine_can_read_the_statements_of_a_cluster() {
     }
     let slip = read("CREATE TABLE a ON CLUSTR 'b' (c Int8)").await.unwrap_err();
     assert!(slip.to_string().contains("code 62"), "a slip is seen: {slip}");
-    child.stop(PATIENCE).await;
+    engine.child.stop(PATIENCE).await;
 }

@@ -1,14 +1,13 @@
 //! The telemetry store through its client: schema, rows of every signal there and back, repeated blocks, error classes,
 //! all against the real engine.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::cast::AsArray;
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use obtrace::backends::telemetry::client::{TelemetryClient, TelemetryError, TelemetrySettings};
-use obtrace::backends::telemetry::engine::{EngineChild, EngineSpec, USER};
+use obtrace::backends::telemetry::engine::{EngineChild, USER};
 use obtrace::backends::telemetry::migrate::{self, MigrateError};
 use obtrace::backends::telemetry::read::QueryLimits;
 use obtrace::backends::telemetry::schema::Layout;
@@ -35,6 +34,8 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use uuid::Uuid;
+
+use crate::own_engine::spec;
 
 const TENANT: &str = "acme";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -100,10 +101,6 @@ impl Store {
             keys.iter().zip(values.iter()).map(|(k, v)| (k.expect("a key"), v.expect("a value"))).collect();
         restore::attributes(pairs.into_iter(), batch.column(1).as_string::<i32>().value(0)).expect("restored")
     }
-}
-
-fn spec(folder: &Path) -> EngineSpec {
-    EngineSpec { executable: Some(env!("CARGO_BIN_EXE_obtrace").into()), ..EngineSpec::new(folder) }
 }
 
 fn settings() -> TelemetrySettings {

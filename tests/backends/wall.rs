@@ -9,19 +9,18 @@ use std::time::Duration;
 use arrow_array::cast::AsArray;
 use obtrace::backends::telemetry::access::{self, Access};
 use obtrace::backends::telemetry::client::{TelemetryClient, TelemetryError, TelemetrySettings};
-use obtrace::backends::telemetry::engine::{EngineChild, EngineEndpoint, EngineSpec, USER};
 use obtrace::backends::telemetry::read::QueryLimits;
 use obtrace::backends::telemetry::schema::Layout;
 use obtrace::backends::telemetry::sql::Table;
 use obtrace::backends::telemetry::{guard, migrate};
 use obtrace::domain::failure::{Classified, FailureClass};
 
+use crate::own_engine::Engine;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Store {
-    _child: EngineChild,
-    _folder: tempfile::TempDir,
-    endpoint: EngineEndpoint,
+    engine: Engine,
     client: TelemetryClient,
 }
 
@@ -44,30 +43,18 @@ async fn fill(client: &TelemetryClient) {
 
 impl Store {
     async fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let spec = EngineSpec {
-            executable: Some(env!("CARGO_BIN_EXE_obtrace").into()),
-            ..EngineSpec::new(folder.path())
-        };
-        let child = EngineChild::spawn(spec).await.expect("the engine starts");
-        let endpoint = child.endpoint().expect("it is ready");
-        let client = TelemetryClient::new(TelemetrySettings {
-            url: Some(endpoint.url.clone()),
-            user: USER.into(),
-            password: endpoint.secret.clone(),
-            ..TelemetrySettings::default()
-        })
-        .expect("settings");
-        migrate::run(&client, &Layout::Single).await.expect("the schema is made");
+        let engine = Engine::with_schema().await;
+        let client = engine.client();
         fill(&client).await;
-        Self { _child: child, _folder: folder, endpoint, client }
+        Self { engine, client }
     }
 
     /// A statement as somebody sends it who has the engine's secret and no Obtrace in between. Exception code and text.
     async fn raw(&self, tenant: Option<&str>, query: &[(&str, &str)], sql: &str) -> (Option<String>, String) {
         let http = reqwest::Client::new();
-        let mut request = http.post(&self.endpoint.url).query(query).timeout(PATIENCE).body(sql.to_owned());
-        request = request.header("X-ClickHouse-Key", &self.endpoint.secret);
+        let mut request =
+            http.post(&self.engine.endpoint.url).query(query).timeout(PATIENCE).body(sql.to_owned());
+        request = request.header("X-ClickHouse-Key", &self.engine.endpoint.secret);
         if let Some(tenant) = tenant {
             request = request.header(guard::TENANT_HEADER, tenant);
         }

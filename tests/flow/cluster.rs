@@ -116,7 +116,7 @@ fn refuse_inserts(cluster: &Cluster, header: &str) {
         "HTTP/1.1 500 Internal Server Error\r\n{header}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
-    cluster.store_link.on_request("INSERT", 6, Instead::Answer(answer.into_bytes()));
+    cluster.store.link.on_request("INSERT", 6, Instead::Answer(answer.into_bytes()));
 }
 
 fn stop_and_start(process: &mut Obtrace) {
@@ -161,16 +161,16 @@ fn suffer(cluster: &mut Cluster, fault: Fault, chosen: usize) {
             cluster.kafka.start_again();
         }
         Fault::SlowBroker => freeze(cluster.kafka.pid("broker"), 5),
-        Fault::AnswersLost => cluster.store_link.on_request("INSERT", 4, Instead::LoseAnswer),
+        Fault::AnswersLost => cluster.store.link.on_request("INSERT", 4, Instead::LoseAnswer),
         Fault::TooManyParts => refuse_inserts(cluster, "X-ClickHouse-Exception-Code: 252\r\n"),
         Fault::StoreErrors => refuse_inserts(cluster, ""),
-        Fault::StoreLatency => link(&cluster.store_link, Mode::Latency(Duration::from_millis(300)), 4),
-        Fault::StoreHalfOpen => link(&cluster.store_link, Mode::HalfOpen, 6),
-        Fault::StoreResets => link(&cluster.store_link, Mode::Reset, 3),
+        Fault::StoreLatency => link(&cluster.store.link, Mode::Latency(Duration::from_millis(300)), 4),
+        Fault::StoreHalfOpen => link(&cluster.store.link, Mode::HalfOpen, 6),
+        Fault::StoreResets => link(&cluster.store.link, Mode::Reset, 3),
         Fault::NewerSchema => {
             let name = format!("unknown_{chosen}");
             for table in ["spans", "logs", "metrics"] {
-                cluster.store.run(&format!(
+                cluster.store.sql(&format!(
                     "ALTER TABLE obtrace.{table} ADD COLUMN IF NOT EXISTS {name} UInt64 DEFAULT 7"
                 ));
             }

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use obtrace::backends::telemetry::engine::{EngineChild, EngineEndpoint, EngineSpec};
 use serde_json::{Value, json};
 
 use crate::support::services::{self, Private};
-use crate::support::{Obtrace, Options, binary, block_on, post, wait};
+use crate::support::store::Store;
+use crate::support::{Obtrace, Options, binary, post, wait};
 
 const WITHIN: Duration = Duration::from_secs(60);
 /// What takes in and answers; the workers come and go.
@@ -23,8 +23,7 @@ const WORKER: &str = "roles=worker-otlp";
 /// What the processes of a test share.
 struct Site {
     dir: tempfile::TempDir,
-    store: EngineEndpoint,
-    _engine: EngineChild,
+    store: Store,
     brokers: String,
     prefix: String,
 }
@@ -34,30 +33,24 @@ impl Site {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = tempfile::tempdir().expect("tempdir");
-        let spec = EngineSpec {
-            executable: Some(binary().into()),
-            ready_within: WITHIN,
-            ..EngineSpec::new(dir.path().join("store"))
-        };
-        let engine = block_on(EngineChild::spawn(spec)).expect("the engine starts");
-        let store = engine.endpoint().expect("it is ready");
+        let store = Store::start(&dir.path().join("store"));
         let prefix = format!("f{:x}.{number}.", obtrace::clock::unix_nanos() / 1000);
-        Self { dir, store, _engine: engine, brokers, prefix }
+        Self { dir, store, brokers, prefix }
     }
 
     fn options(&self, more: &[&str]) -> Options {
-        let mut set = vec![
+        let mut options = self.store.options(more);
+        let own = [
             "stream.backend=kafka".to_owned(),
             format!("stream.kafka.brokers={}", self.brokers),
             format!("stream.kafka.prefix={}", self.prefix),
             "stream.kafka.session_timeout=3s".to_owned(),
             "stream.partitions=4".to_owned(),
-            format!("telemetry.url={}", self.store.url),
             "process.linger=100ms".to_owned(),
         ];
-        set.extend(more.iter().map(|set| (*set).to_owned()));
-        let env = vec![("OBTRACE__TELEMETRY__PASSWORD".to_owned(), self.store.secret.clone())];
-        Options { set, env, ..Options::default() }
+        // What a test says of its own goes last, and holds.
+        options.set.splice(0..0, own);
+        options
     }
 
     fn start(&self, name: &str, more: &[&str]) -> Obtrace {

@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use obtrace::backends::telemetry::engine::{EngineChild, EngineSpec};
-
 use crate::support::pg::Database;
-use crate::support::{Obtrace, Options, binary, block_on, services};
+use crate::support::store::Store;
+use crate::support::{Obtrace, Options, block_on, services};
 
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -18,19 +17,13 @@ fn migrate(args: &[&str]) -> (i32, String) {
 #[test]
 fn a_process_waits_for_the_schema_of_a_server_until_somebody_migrates() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let spec = EngineSpec {
-        executable: Some(binary().into()),
-        ready_within: WITHIN,
-        ..EngineSpec::new(dir.path().join("store"))
-    };
-    let child = block_on(EngineChild::spawn(spec)).expect("the engine starts");
-    let endpoint = child.endpoint().expect("it is ready");
+    let store = Store::start(&dir.path().join("store"));
     let (data, config) = (dir.path().join("data"), dir.path().join("f.toml"));
     let text = format!(
         "data_dir = {:?}\nmigrate_on_start = false\n[telemetry]\nurl = {:?}\npassword = {:?}\n",
         data.display().to_string(),
-        endpoint.url,
-        endpoint.secret
+        store.url(),
+        store.secret()
     );
     std::fs::write(&config, text).expect("written");
     let with = ["--config", config.to_str().expect("utf-8")];

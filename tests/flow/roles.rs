@@ -3,30 +3,17 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use obtrace::backends::telemetry::engine::{EngineChild, EngineEndpoint, EngineSpec};
 use serde_json::{Value, json};
 
-use crate::support::{Obtrace, Options, binary, block_on, post};
+use crate::support::store::Store;
+use crate::support::{Obtrace, post};
 
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// An engine of its own, as a server that several processes share.
-fn store(dir: &Path) -> (EngineChild, EngineEndpoint) {
-    let spec = EngineSpec { executable: Some(binary().into()), ready_within: WITHIN, ..EngineSpec::new(dir) };
-    let child = block_on(EngineChild::spawn(spec)).expect("the engine starts");
-    let endpoint = child.endpoint().expect("it is ready");
-    (child, endpoint)
-}
-
-fn process(dir: &Path, store: &EngineEndpoint, roles: Option<&str>) -> Obtrace {
-    let mut set = vec![
-        format!("telemetry.url={}", store.url),
-        "process.linger=50ms".to_owned(),
-        "observe.interval=1s".to_owned(),
-    ];
-    set.extend(roles.map(|roles| format!("roles={roles}")));
-    let env = vec![("OBTRACE__TELEMETRY__PASSWORD".to_owned(), store.secret.clone())];
-    Obtrace::start(dir, Options { set, env, ..Options::default() })
+fn process(dir: &Path, store: &Store, roles: Option<&str>) -> Obtrace {
+    let mut options = store.options(&["process.linger=50ms", "observe.interval=1s"]);
+    options.set.extend(roles.map(|roles| format!("roles={roles}")));
+    Obtrace::start(dir, options)
 }
 
 /// Paths of all nodes.
@@ -48,9 +35,9 @@ fn send_log(to: &Obtrace, body: &str) {
 #[test]
 fn what_one_process_takes_in_another_one_finds() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let (_child, endpoint) = store(&dir.path().join("store"));
-    let mut storing = process(&dir.path().join("storing"), &endpoint, Some("ingest-edge,worker-otlp"));
-    let mut whole = process(&dir.path().join("whole"), &endpoint, None);
+    let store = Store::start(&dir.path().join("store"));
+    let mut storing = process(&dir.path().join("storing"), &store, Some("ingest-edge,worker-otlp"));
+    let mut whole = process(&dir.path().join("whole"), &store, None);
 
     let (_, tree) = storing.get("/admin/tree");
     let here = paths(&tree["root"]);
@@ -75,8 +62,8 @@ fn what_one_process_takes_in_another_one_finds() {
 #[test]
 fn a_process_says_what_its_roles_do_not_serve() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let (_child, endpoint) = store(&dir.path().join("store"));
-    let mut storing = process(&dir.path().join("storing"), &endpoint, Some("ingest-edge,worker-otlp"));
+    let store = Store::start(&dir.path().join("store"));
+    let mut storing = process(&dir.path().join("storing"), &store, Some("ingest-edge,worker-otlp"));
     for path in ["/api/v1/logs", "/api/v1/gate", "/api/docs/", "/admin/dlq"] {
         let (status, problem) = storing.get(path);
         assert_eq!(status, 421, "{path}: {problem}");

@@ -3,8 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -13,7 +12,8 @@ use tempfile::TempDir;
 use super::pg::Database;
 use super::proxy::Proxy;
 use super::services::Private;
-use super::{Obtrace, Options, binary, block_on, free_ports, post, wait};
+use super::store::Store;
+use super::{Obtrace, Options, binary, block_on, wait};
 
 /// Time that the store has to come up, and the load to end after its last batch.
 const STORE_WITHIN: Duration = Duration::from_secs(60);
@@ -33,8 +33,6 @@ pub struct Cluster {
     // Before the server that it is on.
     _database: Database,
     pub store: Store,
-    /// The way to the store.
-    pub store_link: Proxy,
     /// The way to Redis.
     pub redis_link: Proxy,
     pub kafka: Private,
@@ -51,13 +49,12 @@ impl Cluster {
         let store = Store::start(&dir.path().join("store"));
         let [kafka, postgres, redis, s3] = ["kafka", "postgres", "redis", "s3"].map(Private::start);
         let database = block_on(Database::bare(&postgres.line("OBTRACE_TEST_POSTGRES")));
-        let store_link = Proxy::start(store.url().trim_start_matches("http://"));
         let redis_url = redis.line("OBTRACE_TEST_REDIS");
         let redis_link = Proxy::start(redis_url.trim_start_matches("redis://"));
         let bucket = s3.s3();
         let mut options = Options {
             set: vec![
-                format!("telemetry.url={}", store_link.in_front_of(&store.url())),
+                format!("telemetry.url={}", store.url()),
                 "stream.backend=kafka".into(),
                 format!("stream.kafka.brokers={}", kafka.line("OBTRACE_TEST_KAFKA")),
                 "store.state.backend=postgres".into(),
@@ -70,7 +67,7 @@ impl Cluster {
                 "process.linger=50ms".into(),
             ],
             env: vec![
-                ("OBTRACE__TELEMETRY__PASSWORD".into(), store.secret.clone()),
+                ("OBTRACE__TELEMETRY__PASSWORD".into(), store.secret().to_owned()),
                 ("OBTRACE__STORE__STATE__URL".into(), database.url("obtrace_app")),
                 ("OBTRACE__STORE__STATE__MIGRATE_URL".into(), database.url("obtrace_migrate")),
                 ("OBTRACE__STORE__CACHE__URL".into(), redis_link.in_front_of(&redis_url)),
@@ -94,7 +91,6 @@ impl Cluster {
             gateway,
             _database: database,
             store,
-            store_link,
             redis_link,
             kafka,
             postgres,
@@ -158,72 +154,4 @@ fn migrate(dir: &Path, options: &Options) {
     let mut child = command.spawn().expect("spawn migrate");
     let status = wait(&mut child, STORE_WITHIN).expect("it ends");
     assert!(status.success(), "obtrace migrate: {status}");
-}
-
-/// The engine as a server that several processes share.
-pub struct Store {
-    pub secret: String,
-    dir: PathBuf,
-    port: u16,
-    child: Option<Child>,
-}
-
-impl Store {
-    /// Starts one on `dir` and waits until it serves.
-    pub fn start(dir: &Path) -> Self {
-        let [port] = free_ports();
-        let mut this = Self { secret: "of-this-test".into(), dir: dir.to_owned(), port, child: None };
-        this.start_again();
-        this
-    }
-
-    /// `http://127.0.0.1:P`.
-    pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
-    /// Runs a statement at it, past everything in between.
-    pub fn run(&self, statement: &str) {
-        let headers = [("x-clickhouse-user", "default"), ("x-clickhouse-key", self.secret.as_str())];
-        let (status, _, answer) = post(&self.url(), &headers, statement.as_bytes().to_vec());
-        assert_eq!(status, 200, "{statement}: {}", String::from_utf8_lossy(&answer));
-    }
-
-    /// Process id.
-    pub fn pid(&self) -> u32 {
-        self.child.as_ref().expect("it runs").id()
-    }
-
-    /// kill -9.
-    pub fn kill9(&mut self) {
-        let mut child = self.child.take().expect("it runs");
-        child.kill().expect("kill");
-        child.wait().expect("wait");
-    }
-
-    /// Starts it on the same folder and port after it was killed.
-    pub fn start_again(&mut self) {
-        let mut child = Command::new(binary())
-            .args(["engine", "--watch-stdin", "--listen", &format!("127.0.0.1:{}", self.port), "--data-dir"])
-            .arg(&self.dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("spawn the engine");
-        writeln!(child.stdin.as_mut().expect("piped"), "{}", self.secret).expect("the secret is taken");
-        let mut ready = String::new();
-        // Ends with the process where that does not come up.
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut ready).expect("a line");
-        assert!(ready.contains("127.0.0.1"), "the engine does not come up: {ready:?}");
-        self.child = Some(child);
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            child.kill().ok();
-            child.wait().ok();
-        }
-    }
 }

@@ -50,6 +50,7 @@ struct Shared {
     mode: watch::Sender<Mode>,
     rules: Mutex<Vec<Rule>>,
     accepted: AtomicUsize,
+    refused: AtomicUsize,
     applied: AtomicUsize,
 }
 
@@ -73,6 +74,7 @@ impl Proxy {
             mode: watch::Sender::new(Mode::Pass),
             rules: Mutex::default(),
             accepted: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
             applied: AtomicUsize::new(0),
         });
         runtime.spawn(accept(listener, shared.clone()));
@@ -110,6 +112,11 @@ impl Proxy {
     /// How many requests [`Proxy::on_request`] was applied to.
     pub fn applied(&self) -> usize {
         self.shared.applied.load(Ordering::SeqCst)
+    }
+
+    /// How many connections it has reset as soon as it took them.
+    pub fn refused(&self) -> usize {
+        self.shared.refused.load(Ordering::SeqCst)
     }
 
     /// How many connections it has taken.
@@ -156,6 +163,7 @@ enum End {
 async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
     let mut mode = shared.mode.subscribe();
     if *mode.borrow_and_update() == Mode::Reset {
+        shared.refused.fetch_add(1, Ordering::SeqCst);
         return reset(client);
     }
     let Ok(mut server) = TcpStream::connect(shared.upstream).await else { return reset(client) };

@@ -7,11 +7,8 @@ mod spans;
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
-use obtrace::backends::telemetry::client::{TelemetryClient, TelemetrySettings};
-use obtrace::backends::telemetry::engine::{EngineChild, EngineSpec, USER};
-use obtrace::backends::telemetry::migrate;
+use obtrace::backends::telemetry::client::TelemetryClient;
 use obtrace::backends::telemetry::read::{QueryLimits, execute};
-use obtrace::backends::telemetry::schema::Layout;
 use obtrace::domain::columns::{LogColumns, MetricColumns, SpanColumns};
 use obtrace::domain::envelope::{Header, SCHEMA_VERSION, WireFormat};
 use obtrace::domain::query::{BadParameter, QueryAnswer, QueryError, QueryRequest};
@@ -29,39 +26,23 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::own_engine::Engine;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 /// 2026-11-24T00:06:40Z: what the questions take for now. The records lie before it.
 const NOW: u64 = 1_795_478_800_000_000_000;
 const SECOND: u64 = 1_000_000_000;
 
 struct Store {
-    _child: EngineChild,
+    _engine: Engine,
     client: TelemetryClient,
-    _folder: tempfile::TempDir,
 }
 
 impl Store {
     async fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let spec = EngineSpec {
-            executable: Some(env!("CARGO_BIN_EXE_obtrace").into()),
-            ..EngineSpec::new(folder.path())
-        };
-        let child = EngineChild::spawn(spec).await.expect("the engine starts");
-        let settings = TelemetrySettings {
-            url: None,
-            user: USER.into(),
-            password: String::new(),
-            database: "obtrace".into(),
-            max_connections: 4,
-            connect_timeout: Duration::from_secs(5),
-            ..TelemetrySettings::default()
-        };
-        let client = TelemetryClient::new(settings).expect("settings are good");
-        let endpoint = child.endpoint().expect("it is ready");
-        client.set_endpoint(&endpoint.url, USER, &endpoint.secret);
-        migrate::run(&client, &Layout::Single).await.expect("the schema is made");
-        Self { _child: child, client, _folder: folder }
+        let engine = Engine::with_schema().await;
+        let client = engine.client();
+        Self { _engine: engine, client }
     }
 
     async fn insert(&self, table: &str, batch: &RecordBatch) {
