@@ -19,6 +19,10 @@ ENCODINGS = {"json": "otlp_json", "otlp": "otlp_proto"}
 BLOCK = 50_000
 SETTINGS = {"async_insert": 0, "materialize_skip_indexes_on_insert": 0, "min_insert_block_size_rows": 1_000_000_000,
             "min_insert_block_size_bytes": 4_000_000_000, "max_insert_block_size": 1_000_000_000}
+# Arrow as the worker writes it (domain/columns): words as dictionaries, text as text, nothing compressed.
+AS_THE_WORKER = {"output_format_arrow_low_cardinality_as_dictionary": 1, "output_format_arrow_use_signed_indexes_for_dictionary": 1,
+                 "output_format_arrow_string_as_string": 1, "output_format_arrow_fixed_string_as_fixed_byte_array": 1,
+                 "output_format_arrow_compression_method": "none"}
 
 
 def drain(server, engine, spans, seconds=300):
@@ -130,7 +134,8 @@ def insert_formats(rows, rounds):
         size = dict.fromkeys(used, 0)
         for n in range(rounds):
             for form, seconds in used.items():
-                blocks = [engine.sql(f"select * from obtrace.spans limit {BLOCK} offset {at} format {form}", max_threads=1)
+                blocks = [engine.sql(f"select * from obtrace.spans limit {BLOCK} offset {at} format {form}", max_threads=1,
+                                     **AS_THE_WORKER)
                           for at in range(0, rows, BLOCK)]
                 size[form] = sum(map(len, blocks)) / rows
                 seconds.append(insert_all(engine, form, blocks, rows))

@@ -30,7 +30,7 @@ JSON
     # Ports of its parts, a pair each: HTTP and gRPC.
     local kek
     kek=$(printf 'obtrace test' | sha256sum | cut -c1-64)
-    spawn weed env WEED_S3_SSE_KEK="$kek" GOMEMLIMIT=256MiB "$(weed)" -logtostderr=true server -dir="$dir/data" \
+    spawn weed env WEED_S3_SSE_KEK="$kek" GOMEMLIMIT=512MiB "$(weed)" -logtostderr=true server -dir="$dir/data" \
         -ip=127.0.0.1 -ip.bind=127.0.0.1 \
         -master.port="$(port master)" -master.port.grpc="$(port master-grpc)" -master.telemetry=false \
         -master.electionTimeout=1s -master.heartbeatInterval=200ms -master.volumeSizeLimitMB=64 \
