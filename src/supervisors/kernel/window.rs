@@ -35,12 +35,6 @@ impl Window {
         self.restarts.len() > self.intensity as usize
     }
 
-    /// Restarts still inside the window.
-    pub fn spent(&mut self, now: Duration) -> u32 {
-        self.expire(now);
-        u32::try_from(self.restarts.len()).unwrap_or(u32::MAX)
-    }
-
     fn expire(&mut self, now: Duration) {
         while self.restarts.front().is_some_and(|at| now.saturating_sub(*at) > self.period) {
             self.restarts.pop_front();
@@ -65,7 +59,7 @@ mod tests {
         let mut window = Window::new(1, Duration::from_secs(10));
         assert!(!window.spend(Duration::from_secs(0)));
         assert!(!window.spend(Duration::from_secs(11)));
-        assert_eq!(window.spent(Duration::from_secs(11)), 1);
+        assert_eq!(window.restarts().count(), 1);
         assert!(window.spend(Duration::from_secs(12)));
     }
 
