@@ -45,7 +45,7 @@ bench-worker: engine build ## Measures the worker between Kafka and the engine, 
 	@benches/load/run.sh worker $(ARGS)
 
 chaos: engine clients ## The kill and fault loops at length: 100 rounds
-	@OBTRACE_CHAOS_ROUNDS=$${OBTRACE_CHAOS_ROUNDS:-100} dev/test.sh --test flow --test supervision $(ARGS)
+	@OBTRACE_CHAOS_ROUNDS=$${OBTRACE_CHAOS_ROUNDS:-100} dev/test.sh --test flow $(ARGS)
 
 clean: ## Removes what was compiled; keeps the engine, the clients and all data
 	@cargo clean

@@ -11,7 +11,7 @@ cargo fmt --all --check
 step "lints: the program, with the methods it must not call (clippy.toml)"
 cargo clippy --locked --lib --bins -- -D warnings
 step "lints: tests, benches and examples"
-cargo clippy --locked --all-targets --features bench -- -D warnings -A clippy::disallowed_methods
+cargo clippy --locked --all-targets --features bench,chaos -- -D warnings -A clippy::disallowed_methods
 
 step "dependencies: licences, bans, sources (deny.toml)"
 if ! command -v cargo-deny >/dev/null 2>&1; then

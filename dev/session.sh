@@ -11,7 +11,7 @@ config="$room/obtrace.toml"
 grpc=127.0.0.1:24317 http=127.0.0.1:24318 api=127.0.0.1:28080
 export OBTRACE_API="http://$api" NO_COLOR=1
 
-trap 'kill "${server:-0}" "${load:-0}" 2>/dev/null || true; rm -rf "$room"' EXIT
+trap 'kill ${server:-} ${load:-} 2>/dev/null || true; rm -rf "$room"' EXIT
 
 say() { printf '\n%s\n' "$*" >>"$page"; }
 # Shows a command and what it printed; machine paths and ports read as a user would have them.

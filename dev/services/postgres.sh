@@ -7,7 +7,7 @@ server() { # the newest that is installed
     [ -n "$newest" ] && dirname "$newest"
 }
 
-packages() { if ! server >/dev/null; then echo postgresql-15; fi; }
+packages() { if ! server >/dev/null; then echo postgresql; fi; }
 fetch() { :; }
 parts() { echo postgres; }
 stop_signal() { echo INT; }

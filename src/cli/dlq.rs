@@ -330,7 +330,7 @@ fn ago(at_ns: Option<u64>, now_ns: u64) -> String {
 mod tests {
     use super::*;
 
-    const PLAIN: Paper = Paper { width: usize::MAX, height: usize::MAX, colour: false };
+    const PLAIN: Paper = Paper { width: usize::MAX, colour: false };
     const NOW: u64 = 1_700_000_100_000_000_000;
 
     fn letter() -> Value {

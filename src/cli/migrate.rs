@@ -66,7 +66,8 @@ pub(super) async fn run(args: MigrateArgs) -> ExitCode {
             return ExitCode::from(boot::EXIT_CONFIG);
         }
     };
-    // What takes data in waits for its log, what stores it for its tables: the log last, so that nothing comes before.
+    // What takes data in waits for its log, what stores it for its tables: the log last. Each is tried, whatever became of
+    // the others.
     let found = [state(&config, &args).await, telemetry(&config, &args).await, topics(&config, &args).await];
     let mut code = boot::EXIT_OK;
     for found in found {

@@ -19,13 +19,18 @@ use super::kernel::spec::{ChildSpec, Group};
 /// Threads that read HTTP requests; the work on them is done by the receivers.
 const HTTP_WORKERS: usize = 1;
 
+/// The group of sessions.
+const SESSIONS: &str = "ingest.sessions";
+
 /// The subtree.
 pub fn subtree(parts: &Parts, producer: Port<AppendRecord>, gate: Arc<dyn TenantGate>) -> ChildSpec {
     let policy = parts.policy("ingest.receiver");
     let lane = Lane::new("ingest.receiver", policy.lane);
     let partitions = parts.log.partitions(Signal::Traces.topic()).unwrap_or(1);
-    let (sessions, group) = (parts.policy("ingest.sessions"), Group::default());
-    let desk = SessionDesk::new(group.clone(), sessions.clone(), lane.port(), parts.live.clone());
+    let (sessions, group) = (parts.policy(SESSIONS), Group::default());
+    let bounds = parts.clone();
+    let most = Box::new(move || bounds.policy(SESSIONS).max_children);
+    let desk = SessionDesk::new(group.clone(), sessions.clone(), most, lane.port(), parts.live.clone());
     let door = Door {
         keys: parts.keys.clone(),
         key_log: parts.key_log.clone(),

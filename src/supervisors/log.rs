@@ -42,8 +42,14 @@ pub fn open(config: &Config) -> Result<Arc<dyn EventLog>, LogError> {
 }
 
 fn tell_open(report: &OpenReport) {
-    if report.torn_bytes > 0 || report.corrupt > 0 {
+    if report.torn_bytes > 0 {
         tracing::warn!(?report, "the event log was cut at a torn tail; nothing of it had been acknowledged");
+    }
+    if report.corrupt > 0 {
+        tracing::error!(
+            ?report,
+            "the event log is damaged in its middle: what stood there is lost to its readers"
+        );
     }
 }
 
@@ -144,5 +150,49 @@ fn connection(kafka: &KafkaConfig) -> Connection {
             user: kafka.sasl.user.clone(),
             password: kafka.sasl.password.expose().to_owned(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+    use std::io;
+
+    #[derive(Clone, Default)]
+    struct Paper(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Paper {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn told(report: &OpenReport) -> String {
+        let paper = Paper::default();
+        let writer = paper.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || tell_open(report));
+        String::from_utf8(paper.0.lock().clone()).unwrap()
+    }
+
+    #[test]
+    fn only_of_a_torn_tail_it_is_said_that_nothing_was_acknowledged() {
+        let (torn, corrupt) = ("nothing of it had been acknowledged", "lost to its readers");
+        let both = |report: OpenReport| {
+            let text = told(&report);
+            (text.contains(torn), text.contains(corrupt), text.contains("ERROR"))
+        };
+        assert_eq!(both(OpenReport::default()), (false, false, false));
+        assert_eq!(both(OpenReport { torn_bytes: 7, ..OpenReport::default() }), (true, false, false));
+        assert_eq!(both(OpenReport { corrupt: 1, ..OpenReport::default() }), (false, true, true));
+        let report = OpenReport { torn_bytes: 7, corrupt: 1, ..OpenReport::default() };
+        assert_eq!(both(report), (true, true, true));
     }
 }

@@ -25,7 +25,7 @@ use backends::Shared;
 use kernel::lane::Lane;
 use kernel::policy::Policy;
 use kernel::spec::ChildSpec;
-use kernel::tree::TreeView;
+use kernel::tree::SharedView;
 use tuning::reload::Origin;
 
 pub mod access;
@@ -81,7 +81,7 @@ pub struct Parts {
     /// The multi-thread runtime of the I/O clients.
     pub io: Handle,
     /// The tree itself, for the admin API; set once it runs.
-    pub view: Arc<ArcSwap<Option<TreeView>>>,
+    pub view: SharedView,
 }
 
 impl Parts {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::exposition::{Family, Kind};
 use crate::supervisors::kernel::lane::LaneStats;
 use crate::supervisors::kernel::meter::POLL_BUCKETS_S;
-use crate::supervisors::kernel::snapshot::{ChildState, Crowd, NodeSnapshot, TreeSnapshot};
+use crate::supervisors::kernel::snapshot::{ChildState, Crowd, Left, NodeSnapshot, TreeSnapshot};
 
 /// Groups of more members than this are summed up under `GROUP.*`: members come and go, and with them their series.
 pub const MOST_MEMBERS: usize = 64;
@@ -75,13 +75,16 @@ fn gather<'t>(node: &'t NodeSnapshot, under: Option<&str>, sums: &mut BTreeMap<S
     let path = under.map_or_else(|| named(&node.path), str::to_owned);
     sums.entry(path).or_default().add(node);
     let below = under.map(str::to_owned).or_else(|| is_large(node).then(|| format!("{}.*", node.path)));
-    if let Some(crowd) = &node.crowd {
-        return sums.entry(format!("{}.*", node.path)).or_default().add_crowd(crowd);
+    let passing = PASSING.contains(&node.path.as_str());
+    match &node.crowd {
+        Some(crowd) => sums.entry(format!("{}.*", node.path)).or_default().add_crowd(crowd),
+        None => node.children.iter().for_each(|child| gather(child, below.as_deref(), sums)),
     }
-    node.children.iter().for_each(|child| gather(child, below.as_deref(), sums));
-    if PASSING.contains(&node.path.as_str())
-        && let Some(sum) = below.and_then(|path| sums.get_mut(&path))
-    {
+    if let (Some(left), Some(path)) = (&node.left, &below) {
+        let lanes_as_one = passing || node.crowd.is_some();
+        sums.entry(path.clone()).or_default().add_left(left, lanes_as_one);
+    }
+    if passing && let Some(sum) = below.and_then(|path| sums.get_mut(&path)) {
         sum.merge_lanes();
     }
 }
@@ -131,6 +134,7 @@ impl<'t> Sum<'t> {
         }
         self.generation = self.generation.max(crowd.generation);
         self.handled += crowd.handled;
+        self.fenced += crowd.fenced;
         self.busy.push((crowd.busy_ratio, crowd.members as f64));
         self.worker = true;
         self.polls.0 += crowd.polls.busy.as_secs_f64();
@@ -138,6 +142,18 @@ impl<'t> Sum<'t> {
         self.lanes.extend(crowd.lane.iter().map(|lane| (MEMBERS, Cow::Borrowed(lane))));
         for (name, value) in &crowd.gauges {
             *self.gauges.entry(name).or_default() += value;
+        }
+    }
+
+    /// What those had counted that are no longer among the members: counters do not go down.
+    fn add_left(&mut self, left: &Left, lanes: bool) {
+        self.handled += left.handled;
+        self.fenced += left.fenced;
+        self.worker = true;
+        self.polls.0 += left.polls.busy.as_secs_f64();
+        self.polls.1.iter_mut().zip(left.polls.buckets).for_each(|(sum, n)| *sum += n);
+        if let Some(lane) = left.lane.as_ref().filter(|_| lanes) {
+            self.lanes.entry(MEMBERS).or_default().to_mut().add_counts(lane);
         }
     }
 
@@ -252,17 +268,34 @@ fn lanes<'s>(sums: &'s BTreeMap<String, Sum<'_>>) -> Vec<Family> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supervisors::kernel::policy::Policy;
+    use crate::supervisors::kernel::lane::{Cargo, Lane, Lease};
+    use crate::supervisors::kernel::policy::{Policy, Restart};
     use crate::supervisors::kernel::pools::{INLINE, Pools};
-    use crate::supervisors::kernel::seat::Worker;
+    use crate::supervisors::kernel::seat::{Consume, Seated, Worker};
+    use crate::supervisors::kernel::snapshot::LISTED;
     use crate::supervisors::kernel::spec::{ChildSpec, Group};
-    use crate::supervisors::kernel::tree::Tree;
+    use crate::supervisors::kernel::tree::{Tree, TreeView};
     use crate::telemetry::exposition::read;
     use crate::telemetry::metrics::Metrics;
     use std::time::Duration;
 
     struct Clerk;
     impl Worker for Clerk {}
+
+    struct Note;
+    impl Cargo for Note {
+        fn weight(&self) -> usize {
+            1
+        }
+
+        fn poisoned(&self, _: u32) {}
+    }
+
+    impl Consume<Note> for Clerk {
+        fn consume(&mut self, note: Lease<Note>, _: &mut Seated<Self>) {
+            assert!(note.ack());
+        }
+    }
 
     async fn rendered(members: usize) -> String {
         let policy = Policy { pool: INLINE.into(), max_children: 1000, ..Policy::default() };
@@ -305,6 +338,75 @@ mod tests {
             "obtrace_child_generation{path=\"root\"} 1\n",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+
+    fn present(view: &TreeView) -> usize {
+        let snapshot = view.snapshot();
+        let group = snapshot.root.find("ingest.sessions").unwrap();
+        group.crowd.as_ref().map_or(group.children.len(), |crowd| crowd.members)
+    }
+
+    /// The counters of a path in a metrics text, buckets and sums of its histograms included.
+    fn counters(text: &str, path: &str) -> BTreeMap<String, f64> {
+        let counts = |series: &str| {
+            let name = series.split('{').next().unwrap_or_default();
+            ["_total", "_bucket", "_sum", "_count"].iter().any(|end| name.ends_with(end))
+        };
+        let lines = text.lines().filter_map(|line| line.split(" # ").next()?.rsplit_once(' '));
+        let of_path =
+            lines.filter(|(series, _)| series.contains(&format!("path=\"{path}\"")) && counts(series));
+        of_path.map(|(series, value)| (series.to_owned(), value.parse().unwrap())).collect()
+    }
+
+    #[actix_web::test]
+    async fn counters_of_a_group_keep_what_members_had_counted_that_left() {
+        let policy = Policy {
+            pool: INLINE.into(),
+            restart: Restart::Temporary,
+            max_children: 1000,
+            ..Policy::default()
+        };
+        let stays = Policy { pool: INLINE.into(), ..Policy::default() };
+        for members in [3, LISTED + 6] {
+            let group = Group::default();
+            let sessions = ChildSpec::group("sessions", policy.clone(), group.clone());
+            let ingest = ChildSpec::supervisor("ingest", stays.clone(), vec![sessions]);
+            let root = ChildSpec::supervisor("root", stays.clone(), vec![ingest]);
+            let mut tree = Tree::start(&root, Pools::new([].into()));
+            tree.ready().await.unwrap();
+            let name = |n: usize| format!("t-{n}");
+            for n in 0..members {
+                let lane = Lane::new(format!("ingest.sessions.{}", name(n)), policy.lane);
+                group.want(ChildSpec::worker(name(n), policy.clone(), |_| Clerk).reads(&lane).build());
+                (0..3).for_each(|_| lane.port().try_send(Note).unwrap());
+            }
+            let view = tree.view();
+            let text = || Metrics::new().render(&view);
+            let read = || counters(&text(), "ingest.sessions.*");
+            let handled = "obtrace_child_handled_total{path=\"ingest.sessions.*\"}";
+            let all = 3.0 * members as f64;
+            while read().get(handled) != Some(&all) {
+                tokio::task::yield_now().await;
+            }
+            let mut before = read();
+            for left in [members / 2, members - 1, members] {
+                (0..left).for_each(|n| group.unwant(&name(n)));
+                while present(&view) > members - left {
+                    tokio::task::yield_now().await;
+                }
+                let now = read();
+                assert_eq!((now[handled], now.len()), (all, before.len()), "{left} of {members} left");
+                let lane = |what: &str| now[&format!("obtrace_{what}_total{{path=\"ingest.sessions.*\"}}")];
+                assert_eq!(lane("lane_sent"), all);
+                for (series, value) in &before {
+                    assert!(now[series] >= *value, "{series} went down as {left} of {members} left");
+                }
+                before = now;
+            }
+            assert!(text().contains("obtrace_lane_messages{path=\"ingest.sessions.*\"} 0\n"), "{}", text());
+            assert!(text().contains("obtrace_lane_capacity{path=\"ingest.sessions.*\"} 0\n"), "{}", text());
+            tree.stop(Duration::from_secs(5)).await;
         }
     }
 

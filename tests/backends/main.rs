@@ -5,6 +5,7 @@ mod blobs_s3;
 #[path = "../support/bucket.rs"]
 mod bucket;
 mod cache;
+mod consumer;
 mod engine;
 mod event_log;
 mod event_log_embedded;

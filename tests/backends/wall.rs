@@ -11,7 +11,7 @@ use obtrace::backends::telemetry::access::{self, Access};
 use obtrace::backends::telemetry::client::{TelemetryClient, TelemetryError, TelemetrySettings};
 use obtrace::backends::telemetry::read::QueryLimits;
 use obtrace::backends::telemetry::schema::Layout;
-use obtrace::backends::telemetry::sql::Table;
+use obtrace::backends::telemetry::sql::{Table, VIEWS};
 use obtrace::backends::telemetry::{guard, migrate};
 use obtrace::domain::failure::{Classified, FailureClass};
 
@@ -96,19 +96,27 @@ async fn a_query_without_a_tenant_filter_still_sees_its_own_tenant_alone() {
 #[tokio::test]
 async fn every_table_with_a_tenant_stands_behind_the_wall() {
     let store = Store::new().await;
-    let sql = "SELECT DISTINCT table FROM system.columns WHERE database = 'obtrace' AND name = 'tenant' \
-               AND table IN (SELECT name FROM system.tables WHERE database = 'obtrace' AND engine LIKE '%MergeTree')";
+    let sql = "SELECT DISTINCT table FROM system.columns WHERE database = 'obtrace' AND name = 'tenant'";
     let result = store.client.query(sql, &[], &[], QueryLimits::default(), PATIENCE).await.expect("tables");
     let found: BTreeSet<String> = result
         .batches
         .iter()
         .flat_map(|batch| batch.column(0).as_string::<i32>().iter().flatten().map(str::to_owned))
         .collect();
-    assert_eq!(found, Table::ALL.iter().map(|table| table.name().to_owned()).collect());
+    let known = Table::ALL.map(Table::name).into_iter().chain(VIEWS);
+    assert_eq!(found, known.map(str::to_owned).collect());
+    for view in VIEWS {
+        let seen = tenants(&store.client, Some("a"), view).await;
+        assert!(seen.iter().all(|tenant| tenant == "a"), "{view}: {seen:?}");
+        assert!(
+            tenants(&store.client, None, view).await.is_empty(),
+            "{view}: nobody's rows without a tenant"
+        );
+    }
 }
 
 /// What query text may try to see another tenant, each of which the bare engine would have let it.
-const TRICKS: [&str; 10] = [
+const TRICKS: [&str; 16] = [
     "SELECT count() FROM spans SETTINGS log_comment = 'b'",
     "SELECT count() FROM (SELECT * FROM spans SETTINGS log_comment = 'b')",
     "SELECT count() FROM view(SELECT * FROM spans SETTINGS `log_comment` = 'b')",
@@ -119,6 +127,12 @@ const TRICKS: [&str; 10] = [
     "SELECT query FROM `system`.processes",
     "EXPLAIN SELECT 1",
     "SET log_comment = 'b'",
+    "SELECT sum(rows) FROM `sys\\x74em`.parts WHERE table = 'spans'",
+    "SELECT sum(rows) FROM merge('system', '^parts$') WHERE table = 'spans'",
+    "SELECT count() FROM (SELECT * FROM spans SETTINGS\u{a0}log_comment = 'b')",
+    "SELECT count() FROM (SELECT 1 FROM spans // '\nSETTINGS log_comment = 'b') -- '",
+    "SELECT count() FROM (SELECT 1 FROM spans /* /* */ ' */ SETTINGS log_comment = 'b') -- '",
+    "SELECT count() AS x$y$ FROM (SELECT * FROM spans SETTINGS log_comment = 'b') -- $y$",
 ];
 
 #[tokio::test]

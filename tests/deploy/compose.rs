@@ -1,5 +1,8 @@
 //! `deploy/compose.yaml`: valid as a whole, each role a service, nothing starts before what it needs.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::tools::{good, list, obtrace_takes, path, text, tools};
@@ -101,6 +104,25 @@ fn the_tool_finds_what_is_wrong() {
     }
 }
 
+/// First parts of the paths outside of `src/` that the sources below a folder include.
+fn included(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        if entry.is_dir() {
+            included(&entry, found);
+            continue;
+        }
+        let text = std::fs::read_to_string(&entry).expect("a source");
+        for rest in text.split("include_str!(\"").chain(text.split("include_bytes!(\"")).skip(1) {
+            let inner = rest.trim_start_matches("../");
+            let climbs = (rest.len() - inner.len()) / 3;
+            let depth = entry.strip_prefix(path("src")).expect("below src").components().count();
+            if climbs >= depth {
+                found.extend(inner.split('/').next().map(str::to_owned));
+            }
+        }
+    }
+}
+
 #[test]
 fn the_image_has_what_the_build_reads() {
     let dockerfile = std::fs::read_to_string(path("deploy/Dockerfile")).expect("the file");
@@ -116,6 +138,15 @@ fn the_image_has_what_the_build_reads() {
     let targets = manifest.lines().filter_map(|line| line.strip_prefix("path = \"")?.split('/').next());
     for needed in targets.chain(["src", "config", "migrations", "Cargo.lock", ".cargo"]) {
         assert!(copied.contains(&needed), "the Dockerfile does not copy {needed}");
+    }
+    let mut read = BTreeSet::new();
+    included(&path("src"), &mut read);
+    assert!(read.contains("proto") && read.contains("migrations"), "{read:?}");
+    for needed in &read {
+        assert!(
+            copied.contains(&needed.as_str()),
+            "the Dockerfile does not copy {needed}, which the sources include"
+        );
     }
     for part in copied {
         assert!(path(part).exists(), "{part} is not in the repository");

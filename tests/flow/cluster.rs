@@ -10,18 +10,23 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::clients;
-use crate::support::Obtrace;
 use crate::support::cluster::{Cluster, Plan};
 use crate::support::proxy::{Instead, Mode, Proxy};
+use crate::support::{Obtrace, number};
 
 /// Two edges, three workers and a gateway. Short sessions, so that a worker that is gone is noticed soon.
 const SIX: Plan<'static> = Plan { edges: 2, workers: 3, set: &["stream.kafka.session_timeout=6s"] };
+/// How long one load lasts, and how long the longest fault.
+const LOAD_SECONDS: u64 = 120;
+const FAULT_WITHIN: Duration = Duration::from_secs(50);
 /// Records a second at each edge.
-const RATE: u32 = 300;
+const RATE: u64 = 300;
+/// Time until a fault of single inserts has met as many.
+const HIT_WITHIN: Duration = Duration::from_secs(40);
 /// Time after a fault until every process is ready again.
 const WHOLE_WITHIN: Duration = Duration::from_secs(90);
 
-/// What goes wrong. The numbers are those of the fault table in docs/cluster.md.
+/// What goes wrong; docs/cluster.md has them in its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     /// kill -9 of an edge in the midst of requests.
@@ -109,6 +114,18 @@ fn link(link: &Proxy, mode: Mode, seconds: u64) {
     link.set(Mode::Pass);
 }
 
+/// Does something to the next inserts, and waits until it was done to all of them.
+fn on_inserts(cluster: &Cluster, times: usize, instead: Instead) {
+    let link = &cluster.store.link;
+    let all = link.applied() + times;
+    link.on_request("INSERT", times, instead);
+    let until = Instant::now() + HIT_WITHIN;
+    while link.applied() < all {
+        assert!(Instant::now() < until, "{} of {times} inserts did not come", all - link.applied());
+        sleep(Duration::from_millis(50));
+    }
+}
+
 /// The next inserts are answered in the store's place, by an error with this header.
 fn refuse_inserts(cluster: &Cluster, header: &str) {
     let body = if header.is_empty() { "no" } else { "Code: 252. DB::Exception: Too many parts (3000)" };
@@ -116,7 +133,7 @@ fn refuse_inserts(cluster: &Cluster, header: &str) {
         "HTTP/1.1 500 Internal Server Error\r\n{header}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
-    cluster.store.link.on_request("INSERT", 6, Instead::Answer(answer.into_bytes()));
+    on_inserts(cluster, 6, Instead::Answer(answer.into_bytes()));
 }
 
 fn stop_and_start(process: &mut Obtrace) {
@@ -161,7 +178,7 @@ fn suffer(cluster: &mut Cluster, fault: Fault, chosen: usize) {
             cluster.kafka.start_again();
         }
         Fault::SlowBroker => freeze(cluster.kafka.pid("broker"), 5),
-        Fault::AnswersLost => cluster.store.link.on_request("INSERT", 4, Instead::LoseAnswer),
+        Fault::AnswersLost => on_inserts(cluster, 4, Instead::LoseAnswer),
         Fault::TooManyParts => refuse_inserts(cluster, "X-ClickHouse-Exception-Code: 252\r\n"),
         Fault::StoreErrors => refuse_inserts(cluster, ""),
         Fault::StoreLatency => link(&cluster.store.link, Mode::Latency(Duration::from_millis(300)), 4),
@@ -206,25 +223,22 @@ fn recovers(cluster: &mut Cluster, after: &str) {
     }
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|value| value.parse().ok())
-}
-
 #[test]
 fn six_processes_take_in_what_sdks_send_and_restart_one_by_one_under_load() {
     let mut cluster = Cluster::start(&SIX);
     clients::meet(&cluster.edges[0], &cluster.gateway);
     let rounds = number("OBTRACE_CHAOS_ROUNDS").unwrap_or(1);
-    let loads = cluster.load(RATE, rounds * 25);
     for round in 0..rounds {
+        let loads = cluster.load(RATE, 35);
         let names: Vec<String> = cluster.all().map(|(name, _)| name).collect();
         for (n, name) in names.iter().enumerate() {
             let (_, process) = cluster.all().nth(n).expect("as many as before");
             assert_eq!(process.stop().code(), Some(0), "round {round}: the stop of {name} is in order");
             process.restart();
         }
+        cluster.settle(loads, &format!("rolling restart {round}"));
     }
-    cluster.verify(loads, &format!("{rounds} rolling restarts"));
+    cluster.verify(Vec::new(), &format!("{rounds} rolling restarts"));
 }
 
 #[test]
@@ -235,14 +249,19 @@ fn faults_between_processes_cost_nothing() {
     let mut chance = StdRng::seed_from_u64(seed);
     let mut cluster = Cluster::start(&SIX);
     // By `make chaos` every fault once a round, otherwise some of them; in an order of its own each time.
-    let (rounds, most, seconds) = if rounds == 0 { (1, 9, 60) } else { (rounds, Fault::ALL.len(), 150) };
+    let (rounds, most) = if rounds == 0 { (1, 9) } else { (rounds, Fault::ALL.len()) };
     for round in 0..rounds {
-        let loads = cluster.load(RATE, seconds);
+        let (mut loads, mut begun) = (cluster.load(RATE, LOAD_SECONDS), Instant::now());
         let mut faults = Fault::ALL.to_vec();
         while faults.len() > Fault::ALL.len() - most {
             let fault = faults.swap_remove(chance.random_range(0..faults.len()));
             let after = format!("seed {seed}, round {round}, {fault:?}");
             println!("{after}");
+            // No fault without load.
+            if begun.elapsed() + FAULT_WITHIN > Duration::from_secs(LOAD_SECONDS) {
+                cluster.settle(loads, &after);
+                (loads, begun) = (cluster.load(RATE, LOAD_SECONDS), Instant::now());
+            }
             suffer(&mut cluster, fault, chance.random_range(0..6));
             // Now and then the next one comes before the last one is healed.
             if chance.random_bool(0.7) {

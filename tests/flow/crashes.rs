@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::support::invariants::black_boxes;
 use crate::support::{Obtrace, Options, block_on};
 
 /// One whose first request makes its root give up.
@@ -27,26 +28,13 @@ fn provoke(obtrace: &Obtrace) {
     block_on(async { request.send().await }).ok();
 }
 
-/// The crash records in a folder, oldest first.
-fn records(data: &Path) -> Vec<Value> {
-    let mut paths: Vec<_> = std::fs::read_dir(data.join("blackbox"))
-        .expect("the folder")
-        .map(|e| e.expect("entry").path())
-        .collect();
-    paths.sort();
-    paths
-        .iter()
-        .map(|path| serde_json::from_slice(&std::fs::read(path).expect("record")).expect("json"))
-        .collect()
-}
-
 #[test]
 fn a_root_that_gives_up_ends_the_process_with_70_and_one_record_of_the_crash() {
     let dir = tempfile::tempdir().expect("tempdir");
     let mut obtrace = fragile(dir.path(), &[]);
     provoke(&obtrace);
     assert_eq!(obtrace.ended(Duration::from_secs(60)).code(), Some(70));
-    let records = records(dir.path());
+    let records = black_boxes(&dir.path().join("blackbox"));
     assert_eq!(records.len(), 1, "the first fault alone has a record: {records:#?}");
     let record = &records[0];
     assert!(record["path"].as_str().is_some_and(|path| path.starts_with("ingest.receiver.")), "{record:#}");

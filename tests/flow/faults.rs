@@ -36,7 +36,7 @@ pub(crate) enum Fault {
     TornFiles,
     /// The wall clock jumps ahead by most of an hour, then back.
     ClockJumps,
-    /// No byte is free for some seconds on the disk of its own: the log's, or the engine's.
+    /// No byte is free for some seconds on the log's disk, which is one of its own.
     DiskFull,
 }
 

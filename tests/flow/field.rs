@@ -19,7 +19,7 @@ use crate::support::invariants::{Crash, Expect, Sight, chains, letters, looks, p
 use crate::support::load::{Load, Plan};
 use crate::support::log::ClosedLog;
 use crate::support::watch::{Seen, Watch};
-use crate::support::{Obtrace, Options};
+use crate::support::{Obtrace, Options, number};
 
 /// Within which the tree is whole again after a fault (4); generous, since test machines are shared.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
@@ -166,7 +166,7 @@ impl Field {
             sleep(Duration::from_millis(200));
         }
         self.watch.look();
-        assert_eq!(self.obtrace.stop().code(), Some(expect.exit), "{after}: the stop is in order");
+        assert_eq!(self.obtrace.stop().code(), Some(0), "{after}: the stop is in order");
         self.watch.end();
 
         let seen = self.watch.seen();
@@ -216,7 +216,9 @@ impl SmallDisk {
         let options = format!("size={mib}m");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).status();
         if !mounted.is_ok_and(|status| status.success()) {
-            eprintln!("left out: a disk that fills up needs the right to mount a tmpfs");
+            // Past the capture of a test that passes: it shows nothing, and somebody has to know.
+            writeln!(std::io::stderr(), "left out: a disk that fills up needs the right to mount a tmpfs")
+                .ok();
             return None;
         }
         Some(Self(at.to_owned()))
@@ -241,10 +243,6 @@ impl Drop for SmallDisk {
 }
 
 // === seeds ===
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|value| value.parse().ok())
-}
 
 /// How often a fault is repeated: `OBTRACE_CHAOS_ROUNDS`, or `short`.
 pub(crate) fn rounds(short: u64) -> u64 {

@@ -176,6 +176,36 @@ fn reloads_at_the_same_time_wait_for_each_other() {
 }
 
 #[test]
+fn the_bound_of_connections_is_read_for_each() {
+    let bound = |n: u32| format!("[supervision.tree.ingest.sessions]\nmax_children = {n}\n");
+    let tuned = Tuned::start(&bound(1));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("runtime");
+    let client =
+        || reqwest::Client::builder().timeout(SOON).pool_max_idle_per_host(1).build().expect("client");
+    let (first, second) = (client(), client());
+    let sent = |client: &reqwest::Client| {
+        let request = client.post(format!("{}/v1/logs", tuned.obtrace.http));
+        let request = request.header("content-type", "application/json").body(log_with("from afar"));
+        runtime.block_on(async {
+            let answer = request.send().await.expect("an answer");
+            (answer.status().as_u16(), answer.text().await.expect("text"))
+        })
+    };
+    assert_eq!(sent(&first).0, 200);
+    let (status, text) = sent(&second);
+    assert!(status == 503 && text.contains("1 connections, which is its limit"), "{status} {text}");
+    let (status, answer) = tuned.reload(&bound(2));
+    assert_eq!(status, 200, "{answer:#}");
+    assert_eq!(changed(&answer, "supervision.tree.ingest.sessions.max_children")["done"], "applied");
+    assert_eq!(sent(&second).0, 200, "there is room for it now");
+    assert_eq!(sent(&first).0, 200, "who is in stays in");
+    assert_eq!(tuned.reload(&bound(1)).0, 200);
+    let (status, text) = sent(&client());
+    assert!(status == 503 && text.contains("1 connections, which is its limit"), "{status} {text}");
+}
+
+#[test]
 fn bounds_of_a_query_are_read_for_each() {
     let tuned = Tuned::start("[serve.query]\ndefault_limit = 2\nmax_limit = 5\n");
     for n in 0..4 {

@@ -10,13 +10,9 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::faults::Fault;
 use crate::field::{Field, SOON};
-use crate::support::Options;
 use crate::support::invariants::Expect;
 use crate::support::load::Plan;
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|value| value.parse().ok())
-}
+use crate::support::{Options, number};
 
 #[test]
 fn random_faults_cost_nothing() {

@@ -4,14 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use actix::ActorFutureExt;
 use obtrace::supervisors::kernel::control::Action;
 use obtrace::supervisors::kernel::policy::{
-    IntensityPer, OnLimit, Policy, QuarantinePolicy, Restart, StopPolicy,
+    IntensityPer, OnLimit, Policy, QuarantinePolicy, Restart, StopPolicy, Strategy,
 };
+use obtrace::supervisors::kernel::seat::Seat;
 use obtrace::supervisors::kernel::snapshot::{ChildState, LISTED, SHOWN};
 use obtrace::supervisors::kernel::spec::{ChildSpec, Group};
 
-use crate::support::{Cast, Job, Order, Rig, Script, Trace, lane, ms, pass, paused, policy, puppet};
+use crate::support::{
+    Cast, Job, Order, Puppet, Rig, Script, Trace, lane, ms, pass, paused, policy, puppet, strategy,
+};
 
 fn member(name: &str, trace: &Trace) -> ChildSpec {
     puppet(name, policy(), trace, Script::default()).build()
@@ -200,6 +204,65 @@ fn a_leaver_that_crashes_while_draining_does_not_come_back() {
         group.unwant("p");
         pass(Duration::from_secs(60)).await;
         assert_eq!((trace.take(), names(&rig)), (vec!["+p".to_owned(), "-p".to_owned()], vec![]));
+        rig.stop().await;
+    });
+}
+
+/// Drains for two seconds.
+fn slow() -> Script {
+    Script::default().drain(|_, ctx| {
+        let done = actix::fut::wrap_future::<_, Seat<Puppet>>(tokio::time::sleep(Duration::from_secs(2)));
+        actix::AsyncContext::spawn(ctx, done.map(|(), _, ctx| actix::ActorContext::stop(ctx)));
+    })
+}
+
+#[test]
+fn a_restart_of_the_whole_group_does_not_bring_a_leaver_back() {
+    paused(async {
+        for shared in [Strategy::OneForAll, Strategy::RestForOne] {
+            let (group, trace) = (Group::default(), Trace::default());
+            let b = Cast::new("b");
+            group.want(puppet("c", policy(), &trace, slow()).build());
+            let rig = group_of(strategy(shared), &group).await;
+            pass(ms(1)).await;
+            group.want(b.plays(policy(), &trace, Script::default()));
+            pass(ms(1)).await;
+            // It comes after the one that fails.
+            group.want(puppet("a", policy(), &trace, slow()).build());
+            pass(ms(1)).await;
+            group.unwant("a");
+            pass(ms(1)).await;
+            assert_eq!(rig.state("all.a"), ChildState::Draining);
+            b.told(Order::Panic).await;
+            pass(Duration::from_secs(60)).await;
+            assert_eq!((names(&rig), trace.count("+a")), (vec!["c".to_owned(), "b".to_owned()], 1));
+            assert_eq!((rig.state("all.b"), rig.state("all.c")), (ChildState::Running, ChildState::Running));
+            assert_eq!(rig.node("all").restarts, 0);
+            rig.stop().await;
+        }
+    });
+}
+
+#[test]
+fn a_leaver_that_is_wanted_anew_comes_as_another_after_a_restart_of_the_group() {
+    paused(async {
+        let (group, trace) = (Group::default(), Trace::default());
+        let b = Cast::new("b");
+        group.want(puppet("a", policy(), &trace, slow()).build());
+        group.want(b.plays(policy(), &trace, Script::default()));
+        let rules = Policy { max_children: 2, ..strategy(Strategy::OneForAll) };
+        let rig = group_of(rules, &group).await;
+        pass(ms(1)).await;
+        group.unwant("a");
+        pass(ms(1)).await;
+        group.want(member("a", &trace));
+        group.want(member("d", &trace));
+        pass(ms(1)).await;
+        b.told(Order::Panic).await;
+        pass(Duration::from_secs(60)).await;
+        let a = rig.node("all.a");
+        assert_eq!((a.state, a.generation, trace.count("+a")), (ChildState::Running, 1, 2));
+        assert_eq!(trace.count("+d"), 0, "there is no room for it");
         rig.stop().await;
     });
 }

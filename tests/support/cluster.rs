@@ -4,11 +4,12 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::load::{self, Load};
 use super::pg::Database;
 use super::proxy::Proxy;
 use super::services::Private;
@@ -54,13 +55,18 @@ impl Cluster {
         let bucket = s3.s3();
         let mut options = Options {
             set: vec![
+                // One broker and one engine in place of the profile's three and two.
+                "stream.kafka.replication_factor=1".into(),
+                "stream.kafka.min_insync_replicas=1".into(),
+                "stream.partitions=4".into(),
+                "telemetry.more_urls=[]".into(),
+                "telemetry.user=default".into(),
                 format!("telemetry.url={}", store.url()),
-                "stream.backend=kafka".into(),
                 format!("stream.kafka.brokers={}", kafka.line("OBTRACE_TEST_KAFKA")),
-                "store.state.backend=postgres".into(),
                 "store.state.tls=off".into(),
-                "store.cache.backend=redis".into(),
-                "store.blobs.backend=s3".into(),
+                "supervision.lame_duck=1s".into(),
+                "ingest.dev_loopback=true".into(),
+                "serve.admin_loopback=true".into(),
                 format!("store.blobs.endpoint={}", bucket.endpoint),
                 format!("store.blobs.bucket={}", bucket.bucket),
                 format!("store.blobs.access_key={}", bucket.key),
@@ -69,14 +75,15 @@ impl Cluster {
             env: vec![
                 ("OBTRACE__TELEMETRY__PASSWORD".into(), store.secret().to_owned()),
                 ("OBTRACE__STORE__STATE__URL".into(), database.url("obtrace_app")),
-                ("OBTRACE__STORE__STATE__MIGRATE_URL".into(), database.url("obtrace_migrate")),
                 ("OBTRACE__STORE__CACHE__URL".into(), redis_link.in_front_of(&redis_url)),
                 ("OBTRACE__STORE__BLOBS__SECRET_KEY".into(), bucket.secret),
             ],
+            serve: true,
+            config: vec![profile(dir.path())],
             ..Options::default()
         };
         options.set.extend(plan.set.iter().map(|&set| set.to_owned()));
-        migrate(dir.path(), &options);
+        migrate(dir.path(), &options, &database.url("obtrace_migrate"));
         let process = |name: String, role: &str| {
             let mut options = options.clone();
             options.set.push(format!("roles={role}"));
@@ -100,23 +107,13 @@ impl Cluster {
         }
     }
 
-    /// Load of all signals against each edge, for `seconds`; each asks the gateway in the end for what it was acknowledged.
-    pub fn load(&self, rate: u32, seconds: u64) -> Vec<Child> {
+    /// Load of all signals against each edge, for `seconds`.
+    pub fn load(&self, rate: u64, seconds: u64) -> Vec<Load> {
         // A name of its own for each load, so that one does not look for what another has sent.
-        let run: u32 = rand::random();
-        let one = |(n, edge): (usize, &Obtrace)| {
-            Command::new(binary())
-                .args(["load", "--endpoint", &edge.grpc, "--protocol", "grpc", "--signal", "mixed"])
-                .args(["--rate", &rate.to_string(), "--duration", &format!("{seconds}s"), "--batch", "50"])
-                .args(["--connections", "2", "--run-id", &format!("{run:x}-{n}"), "--journal"])
-                .arg(self.dir.path().join(format!("journal-{run:x}-{n}")))
-                .args(["--verify", "--api", &self.gateway.api, "--verify-timeout", "150s"])
-                .args(["--drain-timeout", "60s"])
-                .stdin(Stdio::null())
-                .spawn()
-                .expect("spawn load")
-        };
-        self.edges.iter().enumerate().map(one).collect()
+        let name: u32 = rand::random();
+        let plan = load::Plan::mixed(rate, seconds);
+        let edges = self.edges.iter().enumerate();
+        edges.map(|(n, edge)| Load::start(edge, self.dir.path(), &format!("{name:x}-{n}"), &plan)).collect()
     }
 
     /// All processes of Obtrace, with a name.
@@ -127,16 +124,16 @@ impl Cluster {
         edges.chain(workers).chain([("gateway".to_owned(), &mut self.gateway)])
     }
 
-    /// Waits for loads, which say what is missing or doubled.
-    pub fn settle(&self, loads: Vec<Child>, after: &str) {
+    /// Waits for loads, and until the gateway finds each record that they were acknowledged, once.
+    pub fn settle(&self, loads: Vec<Load>, after: &str) {
         for mut load in loads {
-            let status = wait(&mut load, Duration::from_secs(600)).expect("the load generator ends");
-            assert!(status.success(), "{after}: records are missing or doubled: {status}");
+            load.end(after);
+            load.verified(&self.gateway.api, after);
         }
     }
 
     /// Waits for loads as [`Cluster::settle`] does, and for an orderly end of each process.
-    pub fn verify(mut self, loads: Vec<Child>, after: &str) {
+    pub fn verify(mut self, loads: Vec<Load>, after: &str) {
         self.settle(loads, after);
         for (name, process) in self.all() {
             assert_eq!(process.stop().code(), Some(0), "{after}: the stop of {name} is in order");
@@ -144,13 +141,33 @@ impl Cluster {
     }
 }
 
-fn migrate(dir: &Path, options: &Options) {
+/// `config/profiles/cluster.toml` without what the engine has not: a second node, and users of its own. Its path.
+fn profile(dir: &Path) -> String {
+    let text = include_str!("../../config/profiles/cluster.toml");
+    let sections = text.split("\n\n");
+    let kept: Vec<&str> = sections
+        .filter(|section| {
+            !["[telemetry.cluster]", "[telemetry.reader]"].iter().any(|of| section.starts_with(of))
+        })
+        .collect();
+    assert_eq!(kept.len(), text.split("\n\n").count() - 2, "both sections are left out, and no other");
+    let path = dir.join("cluster.toml");
+    std::fs::write(&path, kept.join("\n\n")).expect("written");
+    path.display().to_string()
+}
+
+/// What an operator does once. The processes have no right to it.
+fn migrate(dir: &Path, options: &Options, url: &str) {
     let mut command = Command::new(binary());
     command.arg("migrate").arg("--data-dir").arg(dir.join("migrate"));
     options.set.iter().for_each(|set| {
         command.args(["--set", set]);
     });
-    command.envs(options.env.iter().cloned()).stdin(Stdio::null());
+    for file in &options.config {
+        command.args(["--config", file]);
+    }
+    command.envs(options.env.iter().cloned()).env("OBTRACE__STORE__STATE__MIGRATE_URL", url);
+    command.stdin(Stdio::null());
     let mut child = command.spawn().expect("spawn migrate");
     let status = wait(&mut child, STORE_WITHIN).expect("it ends");
     assert!(status.success(), "obtrace migrate: {status}");

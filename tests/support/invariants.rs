@@ -36,14 +36,12 @@ pub struct Expect {
     pub fenced: RangeInclusive<u64>,
     /// Sequence numbers of log records that end in the dead letters; the load is of log records alone then.
     pub dead: Option<fn(u64) -> bool>,
-    /// Exit code of the last process.
-    pub exit: i32,
 }
 
 impl Default for Expect {
     /// Nothing crashes, nothing is put aside, nobody acts that was replaced.
     fn default() -> Self {
-        Self { crash: |_| false, crashes: 0..=0, fenced: 0..=0, dead: None, exit: 0 }
+        Self { crash: |_| false, crashes: 0..=0, fenced: 0..=0, dead: None }
     }
 }
 
@@ -196,7 +194,11 @@ pub fn black_boxes(folder: &Path) -> Vec<Value> {
     let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     paths.sort();
-    let read = |path: &std::path::PathBuf| serde_json::from_slice(&std::fs::read(path).ok()?).ok();
+    let read = |path: &std::path::PathBuf| {
+        // The oldest may go meanwhile; what is there is whole.
+        let bytes = std::fs::read(path).ok()?;
+        Some(serde_json::from_slice(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+    };
     paths.iter().filter_map(read).collect()
 }
 

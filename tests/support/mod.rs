@@ -31,6 +31,8 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How to start it.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
+    /// `obtrace serve` and not `obtrace dev`.
+    pub serve: bool,
     /// `--set` arguments.
     pub set: Vec<String>,
     /// Configuration files.
@@ -228,6 +230,11 @@ impl Drop for Obtrace {
     }
 }
 
+/// A number from the environment.
+pub fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
+
 /// The binary under test.
 pub fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_obtrace")
@@ -313,7 +320,7 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 fn spawn(dir: &Path, [grpc, http, api]: [&String; 3], options: &Options) -> Child {
     let address = |url: &str| url.trim_start_matches("http://").to_owned();
     let mut command = Command::new(binary());
-    command.arg("dev").arg("--data-dir").arg(dir);
+    command.arg(if options.serve { "serve" } else { "dev" }).arg("--data-dir").arg(dir);
     command.args(["--otlp-grpc", &address(grpc), "--otlp-http", &address(http), "--http", &address(api)]);
     for set in &options.set {
         command.args(["--set", set]);

@@ -48,8 +48,6 @@ pub struct Seen {
     pub resized: BTreeSet<String>,
     /// Lanes above their bound, in words.
     pub over_full: Vec<String>,
-    /// Kind of each node.
-    pub kinds: BTreeMap<String, String>,
     /// Nodes that were degraded at some time.
     pub degraded: BTreeMap<String, String>,
     /// Committed offset by consumer.
@@ -166,7 +164,6 @@ impl Seen {
             let path = node["path"].as_str().unwrap_or_default().to_owned();
             fenced += node["fenced"].as_u64().unwrap_or(0);
             lag += node["gauges"]["lag"].as_f64().unwrap_or(0.0);
-            self.kinds.insert(path.clone(), node["kind"].as_str().unwrap_or_default().to_owned());
             if node["state"] == "degraded" {
                 let why = node["degraded"].as_str().unwrap_or_default();
                 self.degraded.insert(path.clone(), why.to_owned());

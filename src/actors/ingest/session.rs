@@ -171,11 +171,15 @@ fn no_room(error: PortError) -> Refusal {
 pub struct SessionDesk {
     group: Group,
     policy: Policy,
+    most: Box<Most>,
     receivers: Port<ReceiveExport>,
     config: LiveConfig,
     open: AtomicUsize,
     next: AtomicU64,
 }
+
+/// How many connections there may be, asked for each.
+pub type Most = dyn Fn() -> usize + Send + Sync;
 
 /// The transport's end of a connection: whether it should hang up.
 #[derive(Debug, Default)]
@@ -208,9 +212,16 @@ struct Known {
 }
 
 impl SessionDesk {
-    /// A desk that opens its sessions in `group` under `policy`, each in front of `receivers`.
-    pub fn new(group: Group, policy: Policy, receivers: Port<ReceiveExport>, config: LiveConfig) -> Self {
-        Self { group, policy, receivers, config, open: AtomicUsize::new(0), next: AtomicU64::new(1) }
+    /// A desk that opens its sessions in `group` under `policy`, at a time at most as many as `most` says, each in front
+    /// of `receivers`.
+    pub fn new(
+        group: Group,
+        policy: Policy,
+        most: Box<Most>,
+        receivers: Port<ReceiveExport>,
+        config: LiveConfig,
+    ) -> Self {
+        Self { group, policy, most, receivers, config, open: AtomicUsize::new(0), next: AtomicU64::new(1) }
     }
 
     /// Opens a session for a new connection.
@@ -218,7 +229,7 @@ impl SessionDesk {
     /// # Errors
     /// A retryable [`Refusal`] when there are as many as there may be (`max_children` of `ingest.sessions`).
     pub fn connect(self: &Arc<Self>, transport: &'static str) -> Result<Arc<Connection>, Refusal> {
-        let most = self.policy.max_children;
+        let most = (self.most)();
         if self.open.fetch_add(1, Ordering::AcqRel) >= most {
             self.open.fetch_sub(1, Ordering::AcqRel);
             let text =

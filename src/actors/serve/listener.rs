@@ -246,18 +246,18 @@ impl Readiness for Up {
         let Some(view) = (**self.0.load()).clone() else {
             return vec![PartState { name: "tree".into(), ready: false, detail: "it is starting".into() }];
         };
-        let root = view.snapshot().root;
+        let root = view.state();
         let whole = if view.is_leaving() {
             PartState { name: "tree".into(), ready: false, detail: "it is about to stop".into() }
         } else {
             // Paused is an operator's choice, as it is for the parts.
-            let ready = matches!(root.state, ChildState::Running | ChildState::Paused);
-            PartState { name: "tree".into(), ready, detail: format!("{:?}", root.state) }
+            let ready = matches!(root, ChildState::Running | ChildState::Paused);
+            PartState { name: "tree".into(), ready, detail: format!("{root:?}") }
         };
-        let parts = root.children.iter().map(|part| PartState {
-            name: part.name.clone(),
-            ready: part.is_up(),
-            detail: if part.is_up() { String::new() } else { format!("{:?}", part.state) },
+        let parts = view.parts().into_iter().map(|part| PartState {
+            name: part.name,
+            ready: part.is_up,
+            detail: if part.is_up { String::new() } else { format!("{:?}", part.state) },
         });
         std::iter::once(whole).chain(parts).collect()
     }

@@ -115,14 +115,14 @@ impl Drop for Held<'_> {
 enum Stop {
     Drained,
     Fenced,
-    Again(LogError),
+    Again(String),
 }
 
 impl From<LogError> for Stop {
     fn from(error: LogError) -> Self {
         match error.class() {
             FailureClass::Fenced => Self::Fenced,
-            _ => Self::Again(error),
+            _ => Self::Again(error.to_string()),
         }
     }
 }
@@ -133,8 +133,8 @@ impl Turn {
             match self.claim_and_consume().await {
                 Stop::Drained => return,
                 Stop::Fenced => return self.probe.fail(FailureClass::Fenced, "another consumer took over"),
-                Stop::Again(error) => {
-                    self.probe.degraded(error.to_string());
+                Stop::Again(why) => {
+                    self.probe.degraded(why);
                     self.probe.ready();
                     if self.pause().await {
                         return;
@@ -175,19 +175,28 @@ impl Turn {
         self.show_lag(position.offset);
         let by = self.deps.process_id;
         let planned = Plan::parse(&position.metadata, position.offset);
-        let records = match &planned {
-            Some(plan) => self.read_planned(position.offset, plan.end).await?,
-            None => self.read_fresh(position.offset).await?,
+        let (block, records) = match &planned {
+            // The id that was announced, whatever is left of it: the store may know it.
+            Some(plan) => {
+                let records = self.read_planned(position.offset, plan.end).await?;
+                (self.block(position.offset, plan.end), records)
+            }
+            None => {
+                let records = self.read_fresh(position.offset).await?;
+                let Some((first, last)) = records.first().zip(records.last()) else { return Ok(position) };
+                (self.block(first.offset, last.offset + 1), records)
+            }
         };
-        let Some((first, last)) = records.first().zip(records.last()) else { return Ok(position) };
-        let block = self.block(first.offset, last.offset + 1);
+        if records.is_empty() {
+            return self.pass(claim, block.end).await;
+        }
         // A process that ended with this block open may have ended by it.
         let suspect = planned.as_ref().is_some_and(|plan| plan.by != Some(by));
         let verdict = planned.map(|plan| plan.verdict).unwrap_or_default();
         let plan = Plan { verdict, ..Plan::new(block.end, by) };
         // Fetched and not leased, so the kernel cannot know of it by itself.
         let _in_hand = self.probe.take_in_hand();
-        // The intent names the first record really there: retention may have removed some before it.
+        // A fresh block begins with the first record really there: retention may have removed some before it.
         self.commit(claim, block.first, plan.to_metadata(MAX_METADATA_BYTES)).await?;
         chaos::point("consumer.after_intent");
         let end = block.end;
@@ -199,13 +208,29 @@ impl Turn {
         Ok(Committed { offset: end, metadata: String::new() })
     }
 
-    /// Reads exactly the block that an earlier incarnation had announced.
+    /// Passes a block of which nothing is there any more: retention has removed it, or all of it was there before.
+    async fn pass(&self, claim: Claim, end: u64) -> Result<Committed, Stop> {
+        self.commit(claim, end, String::new()).await?;
+        self.probe.progress();
+        Ok(Committed { offset: end, metadata: String::new() })
+    }
+
+    /// Reads exactly the block that an earlier incarnation had announced, or what is left of it. A log that only seems to end
+    /// within it, as that of a new leader may for a moment, is waited for: cut short, the block would be another one.
     async fn read_planned(&self, from: u64, end: u64) -> Result<Vec<StoredRecord>, Stop> {
+        let ConsumerDeps { log, topic, partition, .. } = &self.deps;
         let mut records: Vec<StoredRecord> = Vec::new();
         let mut next = from;
         while next < end {
             let batch = self.read(next).await?;
-            let Some(last) = batch.last() else { break };
+            let Some(last) = batch.last() else {
+                let (start, _) = log.bounds(topic, *partition)?;
+                if start.max(log.skip(topic, *partition, next)) >= end {
+                    break;
+                }
+                let what = format!("a block up to {end} was announced, and {next} does not come");
+                return Err(Stop::Again(what));
+            };
             next = last.offset + 1;
             records.extend(batch.into_iter().filter(|record| record.offset < end));
         }

@@ -297,7 +297,22 @@ impl TelemetryClient {
         limits: QueryLimits,
         deadline: Duration,
     ) -> Result<QueryResult, TelemetryError> {
-        self.ask(&Ask { tenant: None, sql, params, settings, limits }, deadline).await
+        let database = Some(self.database.as_str());
+        self.ask(&Ask { database, tenant: None, sql, params, settings, limits }, deadline).await
+    }
+
+    /// As [`Self::query`], of the server's own tables: also where the database of Obtrace is not made yet.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub(super) async fn query_system(
+        &self,
+        sql: &str,
+        limits: QueryLimits,
+        deadline: Duration,
+    ) -> Result<QueryResult, TelemetryError> {
+        let ask = Ask { database: None, tenant: None, sql, params: &[], settings: &[], limits };
+        self.ask(&ask, deadline).await
     }
 
     /// As [`Self::query`], for a tenant: the store shows its rows and no others, whatever the statement says.
@@ -314,17 +329,18 @@ impl TelemetryClient {
         deadline: Duration,
     ) -> Result<QueryResult, TelemetryError> {
         guard::check(sql.as_bytes()).map_err(TelemetryError::Malformed)?;
-        self.ask(&Ask { tenant: Some(tenant), sql, params, settings, limits }, deadline).await
+        let database = Some(self.database.as_str());
+        self.ask(&Ask { database, tenant: Some(tenant), sql, params, settings, limits }, deadline).await
     }
 
-    /// Asks the nodes in turn until one answers.
+    /// Asks the nodes in turn until one answers or the time is over; one that is silent may take all of it, and rests then.
     async fn ask(&self, ask: &Ask<'_>, deadline: Duration) -> Result<QueryResult, TelemetryError> {
         let begun = clock::now();
         let until = begun + deadline;
         let (nodes, _place) = self.place(deadline, until).await?;
         let mut last = TelemetryError::NoEndpoint;
         for node in nodes.for_query() {
-            let query = ask.on(&node.reader, &self.database, nodes.tenant_setting, deadline);
+            let query = ask.on(&node.reader, nodes.tenant_setting, deadline);
             let answer = timeout_at(until, collect(query, ask.limits.max_result_bytes)).await;
             let late = Err(TelemetryError::Deadline { what: "a query", after: deadline });
             let answer = answer.unwrap_or(late);
@@ -422,6 +438,8 @@ impl SqlRunner for TelemetryClient {
 
 /// One question to the store.
 struct Ask<'a> {
+    /// Where names without a database are looked up; none is the user's own default.
+    database: Option<&'a str>,
     tenant: Option<&'a str>,
     sql: &'a str,
     params: &'a [(String, String)],
@@ -430,8 +448,8 @@ struct Ask<'a> {
 }
 
 impl Ask<'_> {
-    fn on(&self, client: &Client, database: &str, tenant_setting: bool, deadline: Duration) -> Query {
-        let mut client = client.clone().with_database(database);
+    fn on(&self, client: &Client, tenant_setting: bool, deadline: Duration) -> Query {
+        let mut client = self.database.into_iter().fold(client.clone(), Client::with_database);
         if let Some(tenant) = self.tenant {
             client = client.with_header(guard::TENANT_HEADER, tenant);
         }

@@ -112,12 +112,13 @@ impl From<TelemetryError> for StoreFailure {
         match &error {
             TelemetryError::Busy(_) => Self::Overloaded(text),
             TelemetryError::Deadline { .. } => Self::TimedOut(text),
-            TelemetryError::ResultTooLarge { .. } => Self::TooLarge(Bound::Answer, text),
+            TelemetryError::ResultTooLarge { .. } => Self::TooLarge(Bound::AnswerBytes, text),
             TelemetryError::Malformed(_) => Self::Refused(text),
             TelemetryError::Exception { code, text: said } => match code {
                 159 => Self::TimedOut(text),
                 158 => Self::TooLarge(Bound::Rows, text),
                 307 => Self::TooLarge(Bound::Bytes, text),
+                396 if said.contains("max bytes") => Self::TooLarge(Bound::AnswerBytes, text),
                 396 => Self::TooLarge(Bound::Answer, text),
                 // One statement's own bound, or that of the whole store.
                 241 if said.contains("Query memory limit") => Self::TooLarge(Bound::Memory, text),

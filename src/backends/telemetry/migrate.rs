@@ -173,7 +173,7 @@ pub fn whole(layout: &Layout, database: &str) -> Plan {
 /// Any [`MigrateError`].
 pub async fn run(client: &TelemetryClient, layout: &Layout) -> Result<Migrated, MigrateError> {
     client.create_database(&layout.on_cluster()).await?;
-    client.command(&layout.notes(client.database())).await?;
+    client.command(&layout.notes()).await?;
     let noted = noted(client).await?;
     let due = due(MIGRATIONS, &noted, layout)?;
     for migration in &due {
@@ -234,9 +234,9 @@ async fn noted(client: &TelemetryClient) -> Result<Vec<Noted>, TelemetryError> {
     Ok(noted)
 }
 
-/// The first column of a statement about the store itself.
+/// The first column of a statement about the store itself, which names the database of each table.
 pub(super) async fn texts(client: &TelemetryClient, sql: &str) -> Result<Vec<String>, TelemetryError> {
-    let result = client.query(sql, &[], &[], QueryLimits::default(), DEADLINE).await?;
+    let result = client.query_system(sql, QueryLimits::default(), DEADLINE).await?;
     let mut texts = Vec::new();
     for batch in &result.batches {
         let Some(column) = batch.column(0).as_string_opt::<i32>() else {

@@ -62,14 +62,14 @@ impl Layout {
     }
 
     /// The table of notes. Of a cluster every node has all of them, whatever its shard.
-    pub(super) fn notes(&self, database: &str) -> String {
+    pub(super) fn notes(&self) -> String {
         let (engine, window) = match self {
             Self::Single => ("MergeTree".to_owned(), "non_replicated_deduplication_window"),
-            Self::Cluster(_) => (
+            Self::Cluster(cluster) => (
                 format!(
                     "ReplicatedMergeTree({}, {})",
-                    quoted(&format!("/clickhouse/tables/all/{database}/schema_migrations")),
-                    quoted("{shard}-{replica}")
+                    quoted(&cluster.keeper_path.replace("{shard}", "all")),
+                    quoted(&format!("{{shard}}-{}", cluster.replica))
                 ),
                 "replicated_deduplication_window",
             ),

@@ -41,6 +41,9 @@ impl Statement {
     }
 }
 
+/// Views beside the tables; each has the column `tenant`. They fill tables and are not queried.
+pub const VIEWS: [&str; 1] = ["trace_index_view"];
+
 /// The tables that can be queried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Table {

@@ -170,7 +170,7 @@ mod tests {
             Finding::ok("disk", "plenty"),
             Finding::fail("configuration", "f.toml:2: no\nf.toml:3: no", "correct it"),
         ];
-        let text = report(&findings, Paper { width: 80, height: 24, colour: false });
+        let text = report(&findings, Paper { width: 80, colour: false });
         let want = "ok    disk           plenty\n\
                     FAIL  configuration  f.toml:2: no\n                     f.toml:3: no\n                     → correct it\n";
         assert_eq!(text, want);

@@ -1,9 +1,31 @@
 //! Figures for people: bytes, counts, rates and times in, a few characters out.
 
-use super::nodes::Node;
+use super::nodes::{Lane, Node};
+use super::text::{Line, Style};
 
 /// Units of bytes, each 1024 of the one before.
 const BYTES: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+
+/// From here on a lane counts as full.
+pub(crate) const FULL: f64 = 0.9;
+
+/// How a lane that is full to `share` of 1 looks.
+pub(crate) fn fill_style(share: f64) -> Style {
+    match share {
+        share if share >= FULL => Style::Bad,
+        share if share >= 0.5 => Style::Warn,
+        _ => Style::Plain,
+    }
+}
+
+/// Adds what did not go through a lane: `  poisoned 2  dropped 1`.
+pub(crate) fn losses(line: &mut Line, lane: &Lane) {
+    for (n, what) in [(lane.poisoned, "poisoned"), (lane.dropped, "dropped"), (lane.shed, "shed")] {
+        if n > 0 {
+            line.push(format!("  {what} {n}"), Style::Warn);
+        }
+    }
+}
 
 fn unit(bytes: u64) -> (u64, &'static str) {
     let step = (0..BYTES.len() - 1).take_while(|n| bytes >> (10 * (n + 1)) > 0).count();

@@ -8,6 +8,10 @@ use serde_json::Value;
 /// The snapshot's version this program was built with.
 pub(crate) use crate::supervisors::kernel::snapshot::SNAPSHOT_VERSION;
 
+/// States that an operator should know of, the worst first.
+const AMISS: [&str; 7] =
+    ["quarantined", "backing_off", "degraded", "starting", "draining", "drained", "paused"];
+
 /// A node and everything below it.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
@@ -68,8 +72,8 @@ pub(crate) struct Lane {
     pub(crate) capacity: u64,
     pub(crate) bytes: u64,
     pub(crate) capacity_bytes: u64,
-    pub(crate) acked: u64,
     pub(crate) poisoned: u64,
+    pub(crate) dropped: u64,
     pub(crate) shed: u64,
 }
 
@@ -128,6 +132,22 @@ impl Node {
     /// `Running`, or what an operator should know before.
     pub(crate) fn shown_state(&self) -> &str {
         if self.paused && self.state == "running" { "paused" } else { &self.state }
+    }
+
+    /// How many are in a state: it and all below it, members that are not listed included.
+    pub(crate) fn count_of(&self, state: &str) -> u64 {
+        let members = || self.children.iter().map(|child| child.count_of(state)).sum();
+        let unlisted = |crowd: &Crowd| crowd.states.get(state).copied().unwrap_or_default();
+        u64::from(self.shown_state() == state) + self.crowd.as_ref().map_or_else(members, unlisted)
+    }
+
+    /// The state that matters most, of it and of all below it.
+    pub(crate) fn worst(&self) -> &str {
+        let mut states = AMISS.into_iter();
+        // In a crowd also that somebody is down for good; elsewhere that is how some parts end.
+        let stopped = || Some("stopped").filter(|state| self.is_crowd() && self.count_of(state) > 0);
+        let worst = states.find(|state| self.count_of(state) > 0).or_else(stopped);
+        worst.unwrap_or_else(|| self.shown_state())
     }
 
     /// True for a dynamic group and for workers side by side (`writer` over `writer.1`, `writer.2`): what is shown in one

@@ -126,8 +126,6 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
 pub(crate) struct Paper {
     /// Cells of a line.
     pub(crate) width: usize,
-    /// Lines of a page.
-    pub(crate) height: usize,
     /// With colours.
     pub(crate) colour: bool,
 }
@@ -138,11 +136,10 @@ impl Paper {
         let stdout = std::io::stdout();
         let plain = no_color || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         if !stdout.is_terminal() {
-            return Self { width: usize::MAX, height: usize::MAX, colour: false };
+            return Self { width: usize::MAX, colour: false };
         }
         let size = rustix::termios::tcgetwinsize(stdout).ok().filter(|size| size.ws_col > 0);
-        let (width, height) = size.map_or((100, 30), |size| (size.ws_col.into(), size.ws_row.into()));
-        Self { width, height, colour: !plain }
+        Self { width: size.map_or(100, |size| size.ws_col.into()), colour: !plain }
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::model::{Model, Row, Sort};
 use super::pressure::{self, Mark};
-use crate::cli::look::figures::{bar, brokers, bytes_of, count, latency, span};
+use crate::cli::look::figures::{bar, brokers, bytes_of, count, fill_style, latency, losses, span};
 use crate::cli::look::nodes::{Lane, Node};
 use crate::cli::look::text::{Line, Style};
 use crate::cli::tree::mark;
@@ -54,13 +54,12 @@ fn header(model: &Model, width: usize) -> Vec<Line> {
         Some(why) => drop(first.push(format!("  ✖ {why}"), Style::Bad)),
         None if root.state.is_empty() => drop(first.push("  looking …", Style::Dim)),
         None => {
-            let nodes = root.walk();
-            let amiss = |state: &str| nodes.iter().filter(|node| node.state == state).count();
             let down: Vec<String> =
                 ["degraded", "backing_off", "quarantined", "starting", "draining", "drained", "paused"]
                     .into_iter()
-                    .filter(|state| amiss(state) > 0)
-                    .map(|state| format!("{} {}", amiss(state), state.replace('_', " ")))
+                    .map(|state| (state, root.count_of(state)))
+                    .filter(|(_, n)| *n > 0)
+                    .map(|(state, n)| format!("{n} {}", state.replace('_', " ")))
                     .collect();
             let (word, style) = match down.is_empty() {
                 true => ("● all at work".to_owned(), Style::Good),
@@ -155,7 +154,7 @@ fn row_of(model: &Model, row: &Row<'_>, pressure: Option<Mark>, width: usize) ->
     let members = if row.closed { format!(" ×{}", node.members()) } else { String::new() };
     let title = format!("{}{sign}{name}{members}", "  ".repeat(row.depth));
     line.cell(title, columns.name, if node.children.is_empty() { Style::Plain } else { Style::Bold });
-    let state = if row.closed { worst(node) } else { node.shown_state() };
+    let state = if row.closed { node.worst() } else { node.shown_state() };
     let (sign, style) = mark(state);
     line.push(format!(" {sign}"), style).cell(state.replace('_', " "), 12, style);
     line.right(node.generation.to_string(), 4, Style::Dim);
@@ -182,26 +181,11 @@ fn lane_of(line: &mut Line, lane: Option<&Lane>, bars: usize) {
         line.push(" ".repeat(bars * 2 + 9 + 11 + 2), Style::Plain);
         return;
     };
-    let style = |fill: f64| match fill {
-        fill if fill >= pressure::FULL => Style::Bad,
-        fill if fill >= 0.5 => Style::Warn,
-        _ => Style::Plain,
-    };
     let (messages, bytes) = (lane.fill_messages(), lane.fill_bytes());
-    line.push(" ", Style::Plain).push(bar(messages, bars), style(messages));
-    line.cell(format!(" {}/{}", lane.resident(), lane.capacity), 9, style(messages));
-    line.push(" ", Style::Plain).push(bar(bytes, bars), style(bytes));
-    line.cell(format!(" {}", bytes_of(lane.bytes, lane.capacity_bytes)), 11, style(bytes));
-}
-
-fn worst(node: &Node) -> &str {
-    const ORDER: [&str; 7] =
-        ["quarantined", "backing_off", "degraded", "starting", "draining", "drained", "paused"];
-    let below = node.walk();
-    ORDER
-        .into_iter()
-        .find(|state| below.iter().any(|node| node.shown_state() == *state))
-        .unwrap_or(node.shown_state())
+    line.push(" ", Style::Plain).push(bar(messages, bars), fill_style(messages));
+    line.cell(format!(" {}/{}", lane.resident(), lane.capacity), 9, fill_style(messages));
+    line.push(" ", Style::Plain).push(bar(bytes, bars), fill_style(bytes));
+    line.cell(format!(" {}", bytes_of(lane.bytes, lane.capacity_bytes)), 11, fill_style(bytes));
 }
 
 /// What an operator wants to know of a node that is not simply well, in a few words.
@@ -235,13 +219,7 @@ fn about(node: Option<&Node>, now_ns: u64) -> Line {
     for (name, value) in &node.gauges {
         line.push(format!("  {name} {}", count(*value)), Style::Dim);
     }
-    for lane in &node.lanes {
-        for (n, what) in [(lane.poisoned, "poisoned"), (lane.shed, "shed")] {
-            if n > 0 {
-                line.push(format!("  {what} {n}"), Style::Warn);
-            }
-        }
-    }
+    node.lanes.iter().for_each(|lane| losses(&mut line, lane));
     if let Some(cause) = &node.degraded {
         line.push(format!("  cause: {cause}"), Style::Warn);
     }
@@ -269,9 +247,8 @@ pub(crate) fn event_line(event: &Value) -> Line {
     let what = event["event"].as_str().unwrap_or("?");
     let style = match what {
         "launched" | "ready" | "recovered" | "resumed" | "probing" => Style::Good,
-        "exited" | "escalated" | "quarantined" | "stalled" | "condemned" | "forced" | "poisoned" => {
-            Style::Bad
-        }
+        "exited" | "escalated" | "quarantined" | "stalled" | "condemned" | "forced" | "poisoned"
+        | "dropped" => Style::Bad,
         "degraded" | "restart_planned" | "breaker" | "paused" => Style::Warn,
         _ => Style::Note,
     };
@@ -412,6 +389,34 @@ mod tests {
         let lines = drawn(&model, 160, 45);
         assert!(lines.iter().any(|line| line.contains("last: panicked at x")), "{lines:#?}");
         assert!(lines.iter().any(|line| line.starts_with("store.writer.2  backing off for")), "{lines:#?}");
+    }
+
+    #[test]
+    fn members_that_are_not_listed_are_seen_where_they_are_not_well() {
+        let mut model = model(5);
+        let crowd = json!({"members": 900, "shown": 1, "states": {"running": 897, "quarantined": 3}});
+        let group = json!({"path": "ingest.sessions", "name": "sessions", "kind": "group", "state": "running",
+            "crowd": crowd, "children": [{"path": "ingest.sessions.a", "name": "a", "kind": "worker", "state": "running"}]});
+        model.now.root.children.push(serde_json::from_value(group).unwrap());
+        let lines = drawn(&model, 120, 45);
+        assert!(lines[0].contains("◐ 1 backing off · 3 quarantined"), "{}", lines[0]);
+        let row = lines.iter().find(|line| line.contains("sessions ×900")).unwrap();
+        assert!(row.contains("✖quarantined"), "{row}");
+    }
+
+    #[test]
+    fn what_was_dropped_is_told_of_a_lane_and_stands_out_among_the_events() {
+        let mut model = model(5);
+        model.now.root.children[1].children[0].lanes =
+            serde_json::from_value(json!([{"name": "l", "poisoned": 3, "dropped": 2}])).unwrap();
+        model.picked = "process.otlp".into();
+        let lines = drawn(&model, 160, 45);
+        let about = lines.iter().find(|line| line.starts_with("process.otlp  running")).unwrap();
+        assert!(about.contains("  poisoned 3  dropped 2"), "{about}");
+        let styled = |event: &str| event_line(&json!({"event": event, "generation": 1})).render(200, true);
+        for event in ["poisoned", "dropped"] {
+            assert!(styled(event).contains(&format!("\x1b[1;31m {event} ")), "{}", styled(event));
+        }
     }
 
     #[test]

@@ -149,8 +149,9 @@ impl Model {
 
     /// Takes a new look in. One at a process that was started anew does not measure against the old one.
     pub(crate) fn seen(&mut self, look: Look) {
-        let again = look.root.total_handled() < self.now.root.total_handled()
-            || look.readings.ingested < self.now.readings.ingested;
+        // What was handled says nothing of that: with the end of a connection goes what its session handled.
+        let again =
+            look.root.since_s < self.now.root.since_s || look.readings.ingested < self.now.readings.ingested;
         let old = std::mem::replace(&mut self.now, look);
         self.before = (!again && old.wall_ns > 0).then_some(old);
         self.trouble = None;
@@ -288,7 +289,7 @@ mod tests {
             let name = path.rsplit('.').next().unwrap();
             json!({"path": path, "name": name, "kind": "worker", "state": "running", "handled": handled})
         };
-        let root = json!({"path": "", "name": "root", "kind": "supervisor", "children": [
+        let root = json!({"path": "", "name": "root", "kind": "supervisor", "since_s": seconds, "children": [
             {"path": "store", "name": "store", "kind": "supervisor", "children": [
                 worker("store.engine", 1),
                 {"path": "store.writer", "name": "writer", "kind": "supervisor",
@@ -325,7 +326,20 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_connection_is_no_restart_of_the_process() {
+        let mut model = model();
+        model.seen(look(14, 3, 5000.0));
+        assert_eq!(model.per_second(|look| look.readings.ingested), Some(1000.0));
+        assert_eq!(model.rate("store.writer"), Some(0.0), "less was handled by those who are left");
+    }
+
+    #[test]
     fn a_process_started_anew_is_not_measured_against_the_old_one() {
+        // Nothing was sent to either of them.
+        let mut idle = Model::new("http://x");
+        idle.seen(look(10, 0, 0.0));
+        idle.seen(Look { at: Duration::from_secs(12), ..look(1, 7, 0.0) });
+        assert_eq!(idle.rate("store.writer"), None);
         let mut model = model();
         model.seen(look(14, 3, 10.0));
         assert_eq!(model.per_second(|look| look.readings.ingested), None);

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::cli::look::figures::FULL;
 use crate::cli::look::nodes::Node;
-
-/// From here on a lane counts as full.
-pub(crate) const FULL: f64 = 0.9;
 
 /// The ways of data, each from the last reader up to the edge: who stands behind sends into the lane of who stands before.
 const WAYS: [&[&str]; 2] = [

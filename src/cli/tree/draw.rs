@@ -1,6 +1,6 @@
 //! The tree as lines: nodes in, one line a node out, the long words last so that a narrow terminal cuts only these.
 
-use crate::cli::look::figures::{brokers, bytes_of, count, span};
+use crate::cli::look::figures::{brokers, bytes_of, count, fill_style, losses, span};
 use crate::cli::look::nodes::{Lane, Node};
 use crate::cli::look::text::{Line, Paper, Style};
 
@@ -60,7 +60,7 @@ impl Row<'_> {
         let crowd = node.is_crowd() && !all;
         let mut line = Line::new();
         line.cell(&self.title, width + 2, if node.children.is_empty() { Style::Plain } else { Style::Bold });
-        let state = worst(node, crowd);
+        let state = if crowd { node.worst() } else { node.shown_state() };
         let (sign, style) = mark(state);
         line.push(sign, style).push(" ", Style::Plain);
         let words = if (crowd || node.crowd.is_some()) && !node.children.is_empty() {
@@ -72,7 +72,7 @@ impl Row<'_> {
         if !node.path.is_empty() {
             line.push(format!("  gen {:<3}", node.generation), Style::Dim);
         }
-        figures(&mut line, node, crowd, now_ns);
+        figures(&mut line, node, crowd);
         if crowd {
             strays(&mut line, node);
         }
@@ -81,16 +81,7 @@ impl Row<'_> {
     }
 }
 
-/// The state that matters most of a node, or of the members of a crowd.
-fn worst(node: &Node, crowd: bool) -> &str {
-    const ORDER: [&str; 8] =
-        ["quarantined", "backing_off", "degraded", "starting", "draining", "drained", "paused", "stopped"];
-    let members = if crowd { node.children.as_slice() } else { &[] };
-    let states: Vec<&str> = std::iter::once(node).chain(members).map(Node::shown_state).collect();
-    ORDER.into_iter().find(|state| states.contains(state)).unwrap_or(node.shown_state())
-}
-
-fn figures(line: &mut Line, node: &Node, crowd: bool, _now_ns: u64) {
+fn figures(line: &mut Line, node: &Node, crowd: bool) {
     if !node.strategy.is_empty() {
         line.push(format!("  {}", node.strategy), Style::Dim);
         if let Some(window) = node.window {
@@ -124,18 +115,9 @@ fn figures(line: &mut Line, node: &Node, crowd: bool, _now_ns: u64) {
 }
 
 fn lane_of(line: &mut Line, lane: &Lane) {
-    let style = match lane.fill() {
-        fill if fill >= 0.9 => Style::Bad,
-        fill if fill >= 0.5 => Style::Warn,
-        _ => Style::Plain,
-    };
     let bytes = bytes_of(lane.bytes, lane.capacity_bytes);
-    line.push(format!("  lane {}/{} {bytes}", lane.resident(), lane.capacity), style);
-    for (n, what) in [(lane.poisoned, "poisoned"), (lane.shed, "shed")] {
-        if n > 0 {
-            line.push(format!("  {what} {n}"), Style::Warn);
-        }
-    }
+    line.push(format!("  lane {}/{} {bytes}", lane.resident(), lane.capacity), fill_style(lane.fill()));
+    losses(line, lane);
 }
 
 /// Members of a crowd that do not simply run, the first few of them by name.
@@ -227,7 +209,7 @@ mod tests {
     }
 
     fn drawn(all: bool, width: usize) -> Vec<String> {
-        let paper = Paper { width, height: 24, colour: false };
+        let paper = Paper { width, colour: false };
         draw(&tree(), all, 52_000_000_000, paper).lines().map(str::to_owned).collect()
     }
 
@@ -284,14 +266,17 @@ mod tests {
             "states": {"running": 12_345, "draining": 2}, "lane": lane("", 3, 1000), "gauges": {"requests": 7.0}});
         let node = json!({"path": "ingest.sessions", "name": "sessions", "kind": "group", "state": "running",
             "generation": 1, "strategy": "one_for_one", "crowd": crowd, "children": shown});
-        let root = read(&json!({"version": SNAPSHOT_VERSION, "root": node})).unwrap();
-        let paper = Paper { width: usize::MAX, height: 24, colour: false };
+        let mut root = read(&json!({"version": SNAPSHOT_VERSION, "root": node})).unwrap();
+        let paper = Paper { width: usize::MAX, colour: false };
         let text = draw(&root, false, 0, paper);
         assert!(text.contains("12,345 running · 2 draining (first 20 shown)"), "{text}");
         assert!(text.contains("lane 3/1000"), "{text}");
+        assert!(text.contains("▽ 12,345"), "the two that drain are not listed, and are seen: {text}");
         assert_eq!((root.total_handled(), root.gauge("requests"), root.members()), (5, Some(7.0), 12_347));
         let all = draw(&root, true, 0, paper);
         assert!(all.lines().count() == 21 && all.contains("(first 20 shown)"), "{all}");
+        root.crowd.as_mut().unwrap().lane.as_mut().unwrap().dropped = 4;
+        assert!(draw(&root, false, 0, paper).contains("lane 3/1000 212/256MiB  dropped 4"));
     }
 
     #[test]

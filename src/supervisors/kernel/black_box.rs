@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use serde::Serialize;
@@ -24,6 +24,8 @@ pub const RECORD_VERSION: u32 = 1;
 const EVENTS: usize = 32;
 /// Records that wait for the disk. A storm of crashes larger than this loses the later ones, not the first.
 const QUEUE: usize = 64;
+/// What the name of a record ends with while it is being written; it begins with a dot then.
+const DRAFT: &str = ".new";
 
 /// Says where the policy of the node at a path comes from, a line a value.
 pub type Provenance = dyn Fn(&str) -> Vec<String> + Send + Sync;
@@ -38,6 +40,8 @@ struct Inner {
     queue: SyncSender<(String, Record)>,
     provenance: Box<Provenance>,
     written: AtomicU64,
+    /// Records that are in the queue or on their way into it.
+    waiting: Arc<AtomicUsize>,
 }
 
 /// One crash, as it stands in the file. Holds no message bodies: a message describes itself
@@ -71,17 +75,46 @@ impl BlackBox {
     /// The folder cannot be created, or the thread cannot be started.
     pub fn open(dir: PathBuf, keep: usize, provenance: Box<Provenance>) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
-        let (queue, records) = sync_channel(QUEUE);
+        remove_drafts(&dir)?;
+        let (inner, records) = Inner::new(provenance);
+        let waiting = inner.waiting.clone();
         let thread = std::thread::Builder::new().name(String::from("black-box"));
-        thread.spawn(move || write_all(&dir, keep.max(1), &records))?;
-        Ok(Self { inner: Some(Arc::new(Inner { queue, provenance, written: AtomicU64::new(0) })) })
+        thread.spawn(move || write_all(&dir, keep.max(1), &records, &waiting))?;
+        Ok(Self { inner: Some(Arc::new(inner)) })
     }
 
     /// Writes a crash down. Returns the file's name, if it will be written.
     pub(super) fn record(&self, node: &Node, reason: &ExitReason, held: Option<Held>) -> Option<String> {
         let inner = self.inner.as_ref()?;
+        // In a storm of crashes a record is not even made that could not be written.
+        let taken =
+            inner.take_a_place().then(|| inner.record_of(node, reason, held)).and_then(|(name, record)| {
+                let sent = inner.queue.try_send((name.clone(), record));
+                sent.is_ok().then_some(name)
+            });
+        if taken.is_none() {
+            tracing::warn!(child = node.path(), "no record of this crash: the disk does not keep up");
+        }
+        taken
+    }
+}
+
+impl Inner {
+    fn new(provenance: Box<Provenance>) -> (Self, Receiver<(String, Record)>) {
+        let (queue, records) = sync_channel(QUEUE);
+        (Self { queue, provenance, written: AtomicU64::new(0), waiting: Arc::default() }, records)
+    }
+
+    /// True where there is room in the queue for one more, which is then kept for it.
+    fn take_a_place(&self) -> bool {
+        let one_more = |waiting| (waiting < QUEUE).then_some(waiting + 1);
+        self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_ok()
+    }
+
+    /// The record of a crash, and its file's name.
+    fn record_of(&self, node: &Node, reason: &ExitReason, held: Option<Held>) -> (String, Record) {
         let at_unix_ns = clock::unix_nanos();
-        let number = inner.written.fetch_add(1, Ordering::Relaxed) % 10_000;
+        let number = self.written.fetch_add(1, Ordering::Relaxed) % 10_000;
         // Sorted by name is sorted by time.
         let name = format!("{:013}-{number:04}-{}.json", at_unix_ns / 1_000_000, node.path());
         let record = Record {
@@ -99,15 +132,9 @@ impl BlackBox {
             held,
             lanes: node.lanes().iter().map(|lane| lane.stats()).collect(),
             events: node.journal().recent(EVENTS),
-            policy: (inner.provenance)(node.path()),
+            policy: (self.provenance)(node.path()),
         };
-        match inner.queue.try_send((name.clone(), record)) {
-            Ok(()) => Some(name),
-            Err(_) => {
-                tracing::warn!(child = node.path(), "no record of this crash: the disk does not keep up");
-                None
-            }
-        }
+        (name, record)
     }
 }
 
@@ -118,8 +145,9 @@ impl std::fmt::Debug for BlackBox {
 }
 
 /// Writes what comes, until nobody can send any more.
-fn write_all(dir: &Path, keep: usize, records: &Receiver<(String, Record)>) {
+fn write_all(dir: &Path, keep: usize, records: &Receiver<(String, Record)>, waiting: &AtomicUsize) {
     while let Ok((name, record)) = records.recv() {
+        waiting.fetch_sub(1, Ordering::AcqRel);
         let written = write(dir, &name, &record).and_then(|()| prune(dir, keep));
         if let Err(error) = written {
             tracing::warn!(folder = %dir.display(), name, %error, "the record of a crash cannot be written");
@@ -129,11 +157,32 @@ fn write_all(dir: &Path, keep: usize, records: &Receiver<(String, Record)>) {
 
 /// Writes the file whole or not at all.
 fn write(dir: &Path, name: &str, record: &Record) -> io::Result<()> {
-    let draft = dir.join(format!(".{name}.new"));
-    let mut file = fs::File::create(&draft)?;
+    let draft = dir.join(format!(".{name}{DRAFT}"));
+    let written = write_draft(&draft, record).and_then(|()| fs::rename(&draft, dir.join(name)));
+    if written.is_err() {
+        // A disk that is full should not be filled with halves; what cannot be removed now is so at the next start.
+        fs::remove_file(&draft).ok();
+    }
+    written
+}
+
+fn write_draft(draft: &Path, record: &Record) -> io::Result<()> {
+    let mut file = fs::File::create(draft)?;
     file.write_all(&serde_json::to_vec_pretty(record)?)?;
-    file.sync_data()?;
-    fs::rename(draft, dir.join(name))
+    file.sync_data()
+}
+
+/// Removes what a former process was writing as it ended.
+fn remove_drafts(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let name = name.strip_prefix('.').and_then(|name| name.strip_suffix(DRAFT));
+        if name.is_some_and(is_name) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes all but the newest `keep` records.
@@ -168,6 +217,66 @@ pub fn is_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::supervisors::kernel::policy::Policy;
+    use crate::supervisors::kernel::spec::ChildSpec;
+
+    const NAME: &str = "1795703765476-0001-process.otlp.1.json";
+
+    fn node() -> Arc<Node> {
+        Node::root(&ChildSpec::supervisor("root", Policy::default(), Vec::new()))
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = entries.map(|name| name.to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_no_draft() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inner, _records) = Inner::new(Box::new(|_| Vec::new()));
+        let (_, record) = inner.record_of(&node(), &ExitReason::Stalled, None);
+        // A file cannot take the place of a folder.
+        fs::create_dir_all(dir.path().join(NAME).join("x")).unwrap();
+        write(dir.path(), NAME, &record).unwrap_err();
+        assert_eq!(names(dir.path()), [NAME]);
+    }
+
+    #[test]
+    fn drafts_of_a_former_process_are_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [&format!(".{NAME}.new"), NAME, ".notes.new", "1.json.new"] {
+            fs::write(dir.path().join(name), "{}").unwrap();
+        }
+        BlackBox::open(dir.path().to_owned(), 10, Box::new(|_| Vec::new())).unwrap();
+        assert_eq!(names(dir.path()), [".notes.new", "1.json.new", NAME]);
+    }
+
+    #[test]
+    fn a_record_is_made_only_where_there_is_room_for_it() {
+        let made = Arc::new(AtomicUsize::new(0));
+        let counted = made.clone();
+        let (inner, records) = Inner::new(Box::new(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Vec::new()
+        }));
+        let (waiting, node) = (inner.waiting.clone(), node());
+        let black_box = BlackBox { inner: Some(Arc::new(inner)) };
+        let storm =
+            || (0..2 * QUEUE).filter_map(|_| black_box.record(&node, &ExitReason::Stalled, None)).count();
+        assert_eq!((storm(), made.load(Ordering::Relaxed)), (QUEUE, QUEUE));
+        // The writer goes on, then comes the next storm.
+        let dir = tempfile::tempdir().unwrap();
+        let (_, record) = records.recv().unwrap();
+        waiting.fetch_sub(1, Ordering::AcqRel);
+        write(dir.path(), NAME, &record).unwrap();
+        assert_eq!((storm(), made.load(Ordering::Relaxed)), (1, QUEUE + 1));
+        drop(black_box);
+        write_all(dir.path(), 3 * QUEUE, &records, &waiting);
+        assert_eq!((names(dir.path()).len(), waiting.load(Ordering::Relaxed)), (QUEUE + 1, 0));
+    }
 
     #[test]
     fn a_name_does_not_lead_out_of_the_folder() {

@@ -131,11 +131,6 @@ impl Brain {
         Child { restart, window, backoff: Backoff::default(), probation: None }
     }
 
-    /// Restarts of the shared window that still count.
-    pub fn spent(&mut self, now: Duration) -> u32 {
-        self.shared.spent(now)
-    }
-
     /// Decides about an exit that nobody asked for. `running` says whether the child of a slot runs now; it is asked only
     /// about those that share the fate of the one that ended.
     pub fn exited(

@@ -4,9 +4,9 @@
 //! most M times, `point=stall@N` blocks the thread for 30 s, `stall5s` for so long; where a point is awaited, `hang` waits
 //! for ever and `wait250ms` for so long. Several are joined by commas; they hold only while the file `OBTRACE_CHAOS_WHILE`
 //! exists, where that is set. Every worker has the points `PATH.factory`, `PATH.started` and `PATH.stopped`.
-//! `OBTRACE_CHAOS_POISON` makes telemetry poison that holds a certain text: `text=KIND`, also several, where KIND is `panic`, `hang` (the thread sleeps),
-//! `pending` (a future never resolves), `abort` or `overflow` (of the stack); a text alone panics. It is poison only
-//! while the file `OBTRACE_CHAOS_POISON_WHILE` exists, where that is set.
+//! `OBTRACE_CHAOS_POISON` makes telemetry poison that holds a certain text: `text=KIND`, also several, where KIND is
+//! `panic`, `hang` (the thread sleeps), `pending` (a future never resolves), `abort` or `overflow` (of the stack); a text
+//! alone panics. It is poison only while the file `OBTRACE_CHAOS_POISON_WHILE` exists, where that is set.
 
 #[cfg(not(feature = "chaos"))]
 /// A place where a fault may be planted; does nothing in this build.

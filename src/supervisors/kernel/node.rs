@@ -21,7 +21,7 @@ use super::meter::Meter;
 use super::policy::{IntensityPer, Policy, Restart};
 use super::probe::Probe;
 use super::signal::Signal;
-use super::snapshot::{ChildState, Crowd, LISTED, NodeSnapshot, SHOWN, WindowSnapshot};
+use super::snapshot::{ChildState, Crowd, LISTED, Left, NodeSnapshot, SHOWN, WindowSnapshot};
 use super::spec::{ChildSpec, Kind, Launcher};
 use crate::clock;
 
@@ -58,6 +58,8 @@ struct Children {
     by_name: BTreeMap<ByName, u64>,
     in_order: BTreeMap<u64, Arc<Node>>,
     made: u64,
+    /// What those had counted that left a group.
+    left: Option<Box<Left>>,
 }
 
 /// A node, found by its name.
@@ -126,10 +128,10 @@ impl Children {
         self.by_name.get_key_value(name).map(|(ByName(node), _)| node)
     }
 
-    fn remove(&mut self, name: &str) {
-        if let Some(place) = self.by_name.remove(name) {
-            self.in_order.remove(&place);
-        }
+    /// Takes a child out and returns it.
+    fn remove(&mut self, name: &str) -> Option<Arc<Node>> {
+        let place = self.by_name.remove(name)?;
+        self.in_order.remove(&place)
     }
 }
 
@@ -202,8 +204,15 @@ impl Node {
         Probe::new(child, launch, self, events.clone(), self.meter.clone())
     }
 
+    /// Forgets a child that is gone for good. What a member of a group has counted stays in the figures of the group.
     pub(super) fn forget_child(&self, name: &str) {
-        self.below.iter().for_each(|below| below.children.write().remove(name));
+        let Some(below) = &self.below else { return };
+        let mut children = below.children.write();
+        let gone = children.remove(name);
+        // Under the same lock: no snapshot finds it in both places or in none.
+        if let Some(gone) = gone.filter(|_| self.kind == "group") {
+            gone.leave_to(children.left.get_or_insert_default());
+        }
     }
 
     /// Forgets every child that is not among `names`, as a group does that comes back to other wishes.
@@ -263,10 +272,7 @@ impl Node {
 
     /// Nodes below it, in start order.
     pub(super) fn below(&self) -> Vec<Arc<Node>> {
-        self.below
-            .iter()
-            .flat_map(|below| below.children.read().in_order.values().cloned().collect::<Vec<_>>())
-            .collect()
+        self.members().0
     }
 
     pub(super) fn is_paused(&self) -> bool {
@@ -394,10 +400,18 @@ impl Node {
         known.map(shown).or_else(|| shares.then(|| shown(&fresh())))
     }
 
+    /// True when it and everything below it does its work. `Degraded` counts: that is a state, not a fault; so does what
+    /// an operator paused or drained. A child that ended for good by its restart type does not count, nor do the members
+    /// of a dynamic group, which come, go and are put aside one by one.
+    pub fn is_up(&self) -> bool {
+        let children_up = || self.below().iter().all(|child| child.state().is_excused() || child.is_up());
+        self.state().is_at_work() && (self.kind == "group" || children_up())
+    }
+
     /// The node and everything below it, as of now. Of a large group of temporary children only the first are listed;
     /// all are in its figures.
     pub fn snapshot(&self) -> NodeSnapshot {
-        let children = self.below();
+        let (children, left) = self.members();
         let policy = self.policy();
         let passing = self.kind == "group" && policy.restart == Restart::Temporary && children.len() > LISTED;
         let crowd = passing.then(|| {
@@ -407,7 +421,25 @@ impl Node {
         });
         let listed = if passing { SHOWN } else { usize::MAX };
         let children = children.iter().take(listed).map(|child| child.snapshot()).collect();
-        NodeSnapshot { crowd, children, ..self.about() }
+        NodeSnapshot { crowd, left, children, ..self.about() }
+    }
+
+    /// Nodes below it, in start order, and what those had counted that left, both of the same moment.
+    fn members(&self) -> (Vec<Arc<Node>>, Option<Box<Left>>) {
+        let Some(below) = &self.below else { return (Vec::new(), None) };
+        let children = below.children.read();
+        (children.in_order.values().cloned().collect(), children.left.clone())
+    }
+
+    /// Leaves what it and those below it have counted.
+    fn leave_to(&self, left: &mut Left) {
+        left.handled += self.meter.handled();
+        left.fenced += self.meter.fenced();
+        left.polls.add(&self.meter.stats());
+        for lane in self.lanes() {
+            left.lane.get_or_insert_default().add_counts(&lane.stats());
+        }
+        self.below().iter().for_each(|child| child.leave_to(left));
     }
 
     /// Takes this node into the figures of its group.
@@ -418,6 +450,7 @@ impl Node {
         crowd.add(state, self.generations.newest(), busy);
         crowd.restarts += self.restarts.load(Ordering::Relaxed);
         crowd.handled += self.meter.handled();
+        crowd.fenced += self.meter.fenced();
         crowd.polls.add(&self.meter.stats());
         for (name, value) in probe.iter().flat_map(Probe::gauges) {
             *crowd.gauges.entry(name).or_default() += value;
@@ -465,6 +498,7 @@ impl Node {
                 .map(|at| at.saturating_duration_since(clock::now()).as_secs_f64().ceil() as u64),
             lanes: self.lanes().iter().map(|lane| lane.stats()).collect(),
             crowd: None,
+            left: None,
             children: Vec::new(),
         }
     }

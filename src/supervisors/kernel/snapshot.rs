@@ -61,6 +61,17 @@ impl ChildState {
             Self::Stopped => "stopped",
         }
     }
+
+    /// True where the work is done, or would be but for an operator. `Degraded` counts: that is a state, not a fault.
+    pub(super) fn is_at_work(self) -> bool {
+        matches!(self, Self::Running | Self::Degraded | Self::Paused)
+    }
+
+    /// True of a child without which what stands over it is up: its end was its restart type's, a policy put it aside, or
+    /// an operator wants it down.
+    pub(super) fn is_excused(self) -> bool {
+        matches!(self, Self::Stopped | Self::Quarantined | Self::Drained)
+    }
 }
 
 /// How much of a budget of restarts is spent.
@@ -142,6 +153,9 @@ pub struct NodeSnapshot {
     /// Its members in figures, where it is a group that has too many to list them all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crowd: Option<Crowd>,
+    /// What members that left the group had counted; for metrics.
+    #[serde(skip)]
+    pub left: Option<Box<Left>>,
     /// Children; of a `crowd` only the first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<NodeSnapshot>,
@@ -169,6 +183,9 @@ pub struct Crowd {
     /// Their figures, summed up by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub gauges: BTreeMap<&'static str, f64>,
+    /// Writes from which their replaced incarnations were kept; for metrics.
+    #[serde(skip)]
+    pub fenced: u64,
     /// Their lanes, summed up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lane: Option<LaneStats>,
@@ -187,6 +204,19 @@ impl Crowd {
         *self.states.entry(state.as_str()).or_default() += 1;
         self.generation = self.generation.max(generation);
     }
+}
+
+/// What the members that left a group had counted, so that the counters of the group as a whole never go down.
+#[derive(Debug, Clone, Default)]
+pub struct Left {
+    /// Messages that they handled.
+    pub handled: u64,
+    /// Writes from which their replaced incarnations were kept.
+    pub fenced: u64,
+    /// How long their polls took.
+    pub polls: PollStats,
+    /// What their lanes counted; nothing is in them any more, and they have no bounds.
+    pub lane: Option<LaneStats>,
 }
 
 /// The whole tree as it is printed.
@@ -219,20 +249,6 @@ impl NodeSnapshot {
         let mut all = vec![self];
         all.extend(self.children.iter().flat_map(NodeSnapshot::walk));
         all
-    }
-
-    /// True when it and everything below it does its work. `Degraded` counts: that is a state, not a fault; so does what
-    /// an operator paused or drained. A child that ended for good by its restart type does not count, nor do the members
-    /// of a dynamic group, which come, go and are put aside one by one.
-    pub fn is_up(&self) -> bool {
-        use ChildState::{Degraded, Drained, Paused, Quarantined, Running, Stopped};
-        let at_work = matches!(self.state, Running | Degraded | Paused);
-        let children_up = || {
-            self.children
-                .iter()
-                .all(|child| matches!(child.state, Stopped | Quarantined | Drained) || child.is_up())
-        };
-        at_work && (self.kind == "group" || children_up())
     }
 }
 

@@ -106,6 +106,17 @@ pub struct TreeView {
     ledger: Ledger,
 }
 
+/// A child of the root, in short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    pub state: ChildState,
+    /// True when it and everything below it does its work.
+    pub is_up: bool,
+}
+
 /// The tree, once it runs: set by whoever starts it, read by whoever looks at it.
 pub type SharedView = Arc<arc_swap::ArcSwap<Option<TreeView>>>;
 
@@ -133,7 +144,22 @@ impl TreeView {
 
     /// True when every node does its work and nobody announced the end of it.
     pub fn is_up(&self) -> bool {
-        !self.is_leaving() && self.node.snapshot().is_up()
+        !self.is_leaving() && self.node.is_up()
+    }
+
+    /// Where the root stands.
+    pub fn state(&self) -> ChildState {
+        self.node.state()
+    }
+
+    /// The parts of the tree, in start order. Asks the nodes, and makes no snapshot: it may be asked often.
+    pub fn parts(&self) -> Vec<Part> {
+        let part = |node: Arc<Node>| Part {
+            name: node.name().to_string(),
+            state: node.state(),
+            is_up: node.is_up(),
+        };
+        self.node.below().into_iter().map(part).collect()
     }
 
     /// Announces that the tree will be stopped soon: it still does its work, but nobody should come to it any more.

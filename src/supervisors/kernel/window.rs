@@ -37,17 +37,12 @@ impl Window {
 
     /// Counts a restart at `now` where that does not pass the limit, and else none. True when it did.
     pub fn try_spend(&mut self, now: Duration) -> bool {
-        let has_room = self.spent(now) < self.intensity;
+        self.expire(now);
+        let has_room = self.restarts.len() < self.intensity as usize;
         if has_room {
             self.restarts.push_back(now);
         }
         has_room
-    }
-
-    /// Restarts still inside the window.
-    pub fn spent(&mut self, now: Duration) -> u32 {
-        self.expire(now);
-        u32::try_from(self.restarts.len()).unwrap_or(u32::MAX)
     }
 
     fn expire(&mut self, now: Duration) {
@@ -74,7 +69,7 @@ mod tests {
         let mut window = Window::new(1, Duration::from_secs(10));
         assert!(!window.spend(Duration::from_secs(0)));
         assert!(!window.spend(Duration::from_secs(11)));
-        assert_eq!(window.spent(Duration::from_secs(11)), 1);
+        assert_eq!(window.restarts().count(), 1);
         assert!(window.spend(Duration::from_secs(12)));
     }
 

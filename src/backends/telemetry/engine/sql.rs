@@ -170,8 +170,10 @@ impl Tokens<'_> {
             let rest = &self.text[self.at..];
             let skip = match rest {
                 [b, ..] if b.is_ascii_whitespace() || *b == 0x0b => 1,
-                [b'-', b'-', ..] | [b'#', b' ' | b'!', ..] => find(rest, b"\n").unwrap_or(rest.len()),
-                [b'/', b'*', ..] => find(&rest[2..], b"*/").map_or(rest.len(), |n| n + 4),
+                [b'-', b'-', ..] | [b'/', b'/', ..] | [b'#', b' ' | b'!', ..] => {
+                    find(rest, b"\n").unwrap_or(rest.len())
+                }
+                [b'/', b'*', ..] => comment_length(rest),
                 _ => return,
             };
             self.at += skip;
@@ -222,8 +224,9 @@ impl Iterator for Tokens<'_> {
             b'(' | b'[' | b'{' => (Kind::Open, start + 1),
             b')' | b']' | b'}' => (Kind::Close, start + 1),
             b if word(&b) => {
-                let length =
-                    self.text[start..].iter().position(|b| !word(b)).unwrap_or(self.text.len() - start);
+                // A `$` within a word opens nothing.
+                let ends = |b: &u8| !word(b) && *b != b'$';
+                let length = self.text[start..].iter().position(ends).unwrap_or(self.text.len() - start);
                 (Kind::Word, start + length)
             }
             b => (Kind::Mark(b), start + 1),
@@ -231,6 +234,19 @@ impl Iterator for Tokens<'_> {
         self.at = end.min(self.text.len());
         Some(Token { kind, start, end: self.at })
     }
+}
+
+/// Length of the comment that the text begins with, with those that stand in it.
+fn comment_length(text: &[u8]) -> usize {
+    let (mut at, mut depth) = (2, 1);
+    while depth > 0 && at < text.len() {
+        match &text[at..] {
+            [b'/', b'*', ..] => (at, depth) = (at + 2, depth + 1),
+            [b'*', b'/', ..] => (at, depth) = (at + 2, depth - 1),
+            _ => at += 1,
+        }
+    }
+    at
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {

@@ -32,8 +32,10 @@ pub enum Bound {
     Bytes,
     /// Memory.
     Memory,
-    /// Rows or bytes of the answer.
+    /// Rows of the answer.
     Answer,
+    /// Bytes of the answer.
+    AnswerBytes,
 }
 
 impl Default for QueryLimits {
@@ -113,6 +115,12 @@ impl QueryLimits {
                 format!("has an answer of more than {} rows", self.max_result_rows),
                 self.max_result_rows,
                 of_plan(self.max_result_rows, |plan| plan.limits.query_result_rows),
+                "the plan",
+            ),
+            Bound::AnswerBytes => (
+                format!("has an answer of more than {} bytes", self.max_result_bytes),
+                self.max_result_bytes,
+                None,
                 "serve.query.max_answer",
             ),
         };
@@ -166,6 +174,12 @@ mod tests {
             text(limits(0, 0), Bound::Memory),
             format!(
                 "the query needs more than 536870912 bytes of memory, the most that serve.query.max_memory allows: {rest}"
+            )
+        );
+        assert_eq!(
+            text(limits(0, 0), Bound::AnswerBytes),
+            format!(
+                "the query has an answer of more than 67108864 bytes, the most that serve.query.max_answer allows: {rest}"
             )
         );
         assert_eq!(text(limits(0, 0), Bound::Bytes), format!("the query is too large (x): {rest}"));

@@ -52,6 +52,11 @@ impl LaneStats {
         self.bytes += other.bytes;
         self.capacity_bytes += other.capacity_bytes;
         self.peak_bytes += other.peak_bytes;
+        self.add_counts(other);
+    }
+
+    /// Takes what another lane has counted in, without what it holds and may hold.
+    pub fn add_counts(&mut self, other: &Self) {
         self.sent += other.sent;
         self.acked += other.acked;
         self.redelivered += other.redelivered;

@@ -16,7 +16,7 @@ use crate::supervisors::kernel::lane::Held;
 use crate::supervisors::kernel::node::Account;
 use crate::supervisors::kernel::policy::{IntensityPer, Restart, Strategy};
 use crate::supervisors::kernel::probe::{Drain, Probe};
-use crate::supervisors::kernel::slot::Turn;
+use crate::supervisors::kernel::slot::{Then, Turn};
 use crate::supervisors::kernel::snapshot::ChildState;
 
 impl Supervisor {
@@ -54,18 +54,34 @@ impl Supervisor {
                 self.plan(child, ChildState::Quarantined, after, Turn::Probation)
             }
             Verdict::Restart { stop, start, after } => {
+                let mut room = false;
                 for sibling in stop {
-                    self.stop(sibling, Drain::Restart).await;
+                    room |= self.stop_with_the_group(sibling).await;
                 }
                 let alone = self.node.policy().strategy == Strategy::OneForOne;
                 let turn = if alone { Turn::Alone } else { Turn::InOrder };
                 for member in start {
                     self.plan(member, ChildState::BackingOff, after, turn);
                 }
+                if room {
+                    self.fill();
+                }
             }
             Verdict::Escalate { why } => return Err(self.escalated(child, &reason, why)),
         }
         Ok(())
+    }
+
+    /// Stops a child that shares the fate of another. One that was being let go is gone with it, since nobody wants it
+    /// back: true, and its place is free.
+    async fn stop_with_the_group(&mut self, sibling: usize) -> bool {
+        let leaving = self.roster[sibling].run.as_ref().and_then(|run| run.leaving.as_ref());
+        let unwanted = leaving.is_some_and(|leaving| matches!(leaving.then, Then::Forget));
+        self.stop(sibling, Drain::Restart).await;
+        if unwanted {
+            self.forget(sibling);
+        }
+        unwanted
     }
 
     /// Asks the brain, by the policies as they are now.
