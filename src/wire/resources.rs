@@ -48,9 +48,12 @@ impl Payload {
 }
 
 fn add(found: &mut Vec<ServiceVersion>, resource: Option<&Resource>, sends: impl FnOnce() -> bool) {
+    if found.len() == MOST {
+        return;
+    }
     let Some((service, version)) = resource.and_then(pair) else { return };
     let is_new = !found.iter().any(|known| known.service == service && known.version == version);
-    if is_new && found.len() < MOST && sends() {
+    if is_new && sends() {
         found.push(ServiceVersion { service: service.to_owned(), version: version.to_owned() });
     }
 }

@@ -44,8 +44,9 @@ pub struct DeployBody {
     by: Option<String>,
 }
 
-/// Deploy markers, newest first: those that were told, and changes of `service.version` that were seen in the telemetry. Without
-/// `start`, those of the last 7 days.
+/// Deploy markers, newest first. Without `start`, those of the last 7 days.
+///
+/// Those that were told, and changes of `service.version` that were seen in the telemetry.
 #[utoipa::path(
     get, path = "/api/v1/deploys", tag = "deploys",
     params(openapi::DeployParams, openapi::PageParams),
@@ -68,7 +69,9 @@ async fn listed(request: &HttpRequest, deps: &ApiDeps) -> Result<DeployPage, Que
     Ok(list.answer(within(deadline, deps.deploys.list(scope, list.query(), deadline)).await?))
 }
 
-/// Tells a deploy: a version of a service begins to run. Any key of a tenant that may send may tell; the tenant follows from it.
+/// Tells a deploy: a version of a service begins to run.
+///
+/// Any key that may send telemetry may tell; the tenant follows from it.
 #[utoipa::path(
     post, path = "/api/v1/deploys", tag = "deploys",
     request_body = DeployBody,
