@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use arrow_array::RecordBatch;
+use arrow_buffer::Buffer;
 use arrow_ipc::reader::StreamReader;
-use arrow_ipc::writer::StreamWriter;
-use bytes::Bytes;
+use arrow_ipc::writer::StreamEncoder;
+use bytes::{Bytes, BytesMut};
 use clickhouse::query::Query;
 use clickhouse::{Client, Compression};
 use futures_util::FutureExt;
@@ -36,6 +37,8 @@ use crate::clock;
 const IDLE: Duration = Duration::from_secs(2);
 /// How long a statement that only makes or changes tables may take.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(120);
+/// Bytes from which a column is sent as a piece of its own instead of being copied together with its neighbours.
+const OWN_PIECE: usize = 32 * 1024;
 /// Rows and bytes of a block of one insert: larger than any call's, so that a call is one block and its token covers it.
 const BLOCK_ROWS: &str = "1000000000";
 const BLOCK_BYTES: &str = "4000000000";
@@ -242,8 +245,8 @@ impl TelemetryClient {
         let names: Result<Vec<&str>, _> =
             first.schema_ref().fields().iter().map(|field| identifier(field.name())).collect();
         let (table, columns) = (identifier(table)?, names?.join(", "));
-        let body = Bytes::from(encode(batches)?);
-        let bytes = body.len() as u64;
+        let body = encode(batches)?;
+        let bytes = body.iter().map(|piece| piece.len() as u64).sum();
 
         let (nodes, _place) = self.place(deadline, until).await?;
         let node = nodes.for_token(token).ok_or(TelemetryError::NoEndpoint)?;
@@ -253,7 +256,9 @@ impl TelemetryClient {
         let left = until.saturating_duration_since(clock::now());
         let mut insert = client.insert_formatted_with(sql).with_timeouts(Some(left), Some(left));
         let sent = async {
-            insert.send(body).await?;
+            for piece in body {
+                insert.send(piece).await?;
+            }
             insert.end().await
         };
         let late = || TelemetryError::Deadline { what: "an insert", after: deadline };
@@ -493,15 +498,47 @@ async fn collect(query: Query, limit: u64) -> Result<(Vec<u8>, QueryResult), Tel
     Ok((body, result))
 }
 
-/// An Arrow stream of batches with the same schema.
-fn encode(batches: &[RecordBatch]) -> Result<Vec<u8>, TelemetryError> {
+/// An Arrow stream of batches with the same schema, in pieces.
+fn encode(batches: &[RecordBatch]) -> Result<Vec<Bytes>, TelemetryError> {
     let Some(first) = batches.first() else { return Ok(Vec::new()) };
-    let size: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
-    let mut writer = StreamWriter::try_new(Vec::with_capacity(size), first.schema_ref())?;
+    let mut stream = StreamEncoder::try_new(first.schema_ref())?;
+    let mut pieces = Pieces::default();
     for batch in batches {
-        writer.write(batch)?;
+        pieces.put(stream.encode(batch)?);
     }
-    Ok(writer.into_inner()?)
+    pieces.put(stream.finish()?);
+    Ok(pieces.end())
+}
+
+/// What is sent, in order: large buffers as they stand in the batches, uncopied, and small ones put together.
+#[derive(Default)]
+struct Pieces {
+    done: Vec<Bytes>,
+    small: BytesMut,
+}
+
+impl Pieces {
+    fn put(&mut self, buffers: Vec<Buffer>) {
+        for buffer in buffers {
+            if buffer.len() < OWN_PIECE {
+                self.small.extend_from_slice(&buffer);
+            } else {
+                self.close();
+                self.done.push(Bytes::from_owner(buffer));
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        if !self.small.is_empty() {
+            self.done.push(self.small.split().freeze());
+        }
+    }
+
+    fn end(mut self) -> Vec<Bytes> {
+        self.close();
+        self.done
+    }
 }
 
 fn decode(body: Vec<u8>) -> Result<Vec<RecordBatch>, TelemetryError> {
@@ -566,6 +603,24 @@ mod tests {
         for bad in ["a b", "a`b", "", "1a", "a;drop"] {
             assert!(named(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn small_and_large_columns_come_out_as_they_went_in() {
+        use arrow_array::{ArrayRef, Int64Array, StringArray};
+        let batch = |rows: i64| {
+            let text: StringArray = (0..rows).map(|n| Some(format!("value {n}"))).collect();
+            let columns: [(&str, ArrayRef); 2] =
+                [("n", Arc::new(Int64Array::from_iter_values(0..rows))), ("text", Arc::new(text))];
+            RecordBatch::try_from_iter(columns).unwrap()
+        };
+        let batches = [batch(3), batch(20_000), batch(0), batch(5)];
+        let pieces = encode(&batches).unwrap();
+        let owned = pieces.iter().filter(|piece| piece.len() >= OWN_PIECE).count();
+        assert_eq!(owned, 3, "the two columns of the large batch, of which text has two buffers");
+        assert!(pieces.len() <= 2 * owned + 1, "{} pieces", pieces.len());
+        assert_eq!(decode(pieces.concat()).unwrap(), batches);
+        assert!(encode(&[]).unwrap().is_empty());
     }
 
     #[test]
