@@ -27,12 +27,14 @@ pub struct Plan {
     pub key: Option<&'static str>,
     /// Name of the run on every record, where it matters.
     pub run: Option<&'static str>,
+    /// Whether a batch that is refused is sent again, as clients should.
+    pub retry: bool,
 }
 
 impl Plan {
     /// Load of all signals.
     pub fn mixed(rate: u64, seconds: u64) -> Self {
-        Self { signal: "mixed", rate, seconds, batch: 50, key: None, run: None }
+        Self { signal: "mixed", rate, seconds, batch: 50, key: None, run: None, retry: true }
     }
 
     /// Log records alone.
@@ -63,6 +65,7 @@ impl Load {
             .args(["--json", "--journal"])
             .arg(&journal);
         command.args(plan.key.iter().flat_map(|key| ["--api-key", key]));
+        command.args(["--retry", if plan.retry { "true" } else { "false" }]);
         command.args(plan.run.iter().flat_map(|run| ["--run-id", run]));
         let child = command.stdin(Stdio::null()).stdout(out).spawn().expect("spawn load");
         let longest = Duration::from_secs(plan.seconds + 120);
@@ -76,10 +79,19 @@ impl Load {
 
     /// Waits for its end; every batch must have been acknowledged. Returns its report.
     pub fn end(&mut self, after: &str) -> Value {
+        let (good, report) = self.over();
+        assert!(good, "{after}: not everything was acknowledged in the end: {report:#}");
+        report
+    }
+
+    /// Waits for its end, whatever was acknowledged. Returns whether all was, and its report.
+    pub fn over(&mut self) -> (bool, Value) {
         let status = wait(&mut self.child, self.longest).expect("the load generator ends");
         let text = std::fs::read_to_string(&self.report).expect("the report");
-        assert!(status.success(), "{after}: not everything was acknowledged in the end: {text}");
-        serde_json::from_str(&text).expect("the report is JSON")
+        (
+            status.success(),
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{status}, {error}: {text}")),
+        )
     }
 
     /// Waits until every acknowledged record is stored, all signals. Fails where one is missing or doubled.
