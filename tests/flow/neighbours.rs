@@ -3,11 +3,14 @@
 //! waits is printed beside what it waits alone; machines that run tests are too noisy to hold it to a figure.
 
 use std::io::Write as _;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use obtrace::config::tenant::KeyHash;
 use obtrace::domain::signal::Signal;
 use obtrace::tools::otlp_client::{Compression, Encoding, OtlpClient, OtlpTarget, Outcome, Protocol};
@@ -17,7 +20,7 @@ use crate::field::{Field, SOON, rounds, row};
 use crate::poison::counter;
 use crate::support::cluster::{Cluster, Plan as Of};
 use crate::support::invariants::Expect;
-use crate::support::load::{Load, Plan};
+use crate::support::load::{Load, Plan, refusals};
 use crate::support::{Obtrace, Options, block_on, post};
 
 const QUIET: &str = "quiet-tenants-key";
@@ -29,7 +32,7 @@ const TIMES: u64 = 20;
 const BATCH: u64 = 5;
 /// Requests a second of the quiet tenant, and how long it sends.
 const QUIETLY: u64 = 40;
-const SECONDS: u64 = 8;
+const SECONDS: u64 = 6;
 /// Connections that say nothing or next to nothing, over all edges.
 const IDLE: usize = 5000;
 
@@ -57,7 +60,7 @@ fn hot(requests: u64, seconds: u64) -> Plan {
 
 fn of_quiet<'a>(reports: impl IntoIterator<Item = &'a Value>, after: &str) -> f64 {
     let p99 = reports.into_iter().map(|report| {
-        assert_eq!(report["errors"], json!({}), "{after}: the quiet tenant was refused: {report:#}");
+        assert_eq!(refusals(report), [""; 0], "{after}: the quiet tenant was refused");
         report["ack_ms"]["p99"].as_f64().expect("a figure")
     });
     p99.fold(0.0, f64::max)
@@ -76,17 +79,18 @@ fn held_to_its_plan(reports: &[Value], after: &str) {
         reports.iter().map(|report| report["seconds"].as_f64().expect("a figure")).fold(0.0, f64::max);
     let refused: u64 = reports.iter().filter_map(|r| r["errors"]["ResourceExhausted"].as_u64()).sum();
     for report in reports {
-        let errors = report["errors"].as_object().expect("by kind");
-        assert!(errors.keys().all(|kind| kind == "ResourceExhausted"), "{after}: {report:#}");
+        let others = refusals(report).into_iter().filter(|told| !told.contains("ResourceExhausted"));
+        assert_eq!(others.count(), 0, "{after}: {report:#}");
     }
     assert_eq!(sum("rejected"), 0, "{after}: nothing is refused for good");
-    assert_eq!(refused * BATCH, sent - accepted, "{after}: what was not let in was told so");
+    let late: u64 = reports.iter().filter_map(|r| r["errors"]["deadline"].as_u64()).sum();
+    assert_eq!((refused + late) * BATCH, sent - accepted, "{after}: what was not let in was told so");
     let by_plan = RATE as f64 * seconds;
     let let_in = accepted as f64 / BATCH as f64;
     println!("{after}: {let_in} of {} requests in {seconds:.1} s, {by_plan:.0} by plan", sent / BATCH);
     assert!(sent / BATCH > 5 * RATE * seconds as u64, "{after}: it was no storm: {sent} records");
     assert!(let_in >= by_plan / 4.0, "{after}: its own share was withheld: {let_in} of {by_plan}");
-    assert!(let_in <= by_plan * 2.0 + 20.0, "{after}: more than its share: {let_in} of {by_plan}");
+    assert!(let_in <= by_plan * 2.0 + 40.0, "{after}: more than its share: {let_in} of {by_plan}");
 }
 
 /// Sends as the hot tenant, one request after the other, until both transports have said when to come back.
@@ -161,7 +165,7 @@ fn a_hot_tenant_is_told_to_come_back_and_a_quiet_one_beside_it_is_refused_nothin
 /// each request sent to both; connections that do nothing.
 #[test]
 fn edges_hold_out_against_a_hot_tenant_repeats_and_idle_connections() {
-    let set = tenants();
+    let (set, may_be_idle) = (tenants(), may_be_idle());
     let mut set: Vec<&str> = set.iter().map(String::as_str).collect();
     set.extend(Of::SIX.set);
     let mut cluster = Cluster::start(&Of { workers: 1, set: &set, ..Of::SIX });
@@ -185,10 +189,10 @@ fn edges_hold_out_against_a_hot_tenant_repeats_and_idle_connections() {
 
         repeats_are_stored_once(&cluster, round);
 
-        let idle = Idle::open(&cluster.edges);
+        let idle = Idle::open(&cluster.edges, may_be_idle);
         let loads = quietly(&cluster);
         let reports = cluster.reports(loads.into(), &after);
-        let what = format!("{after}, {} idle connections", idle.0.len());
+        let what = format!("{after}, {} idle connections", idle.count);
         compared(&what, alone, of_quiet(&reports, &after));
         drop(idle);
         cluster.recovers(&after);
@@ -198,8 +202,8 @@ fn edges_hold_out_against_a_hot_tenant_repeats_and_idle_connections() {
 
 /// Each request goes to one edge and, byte for byte, to the other one at the same time.
 fn repeats_are_stored_once(cluster: &Cluster, round: u64) {
-    let (requests, records) = (40, 25);
-    let run = format!("twice{round}");
+    let (requests, records) = (30, 25);
+    let run = format!("twice{round}x");
     for n in 0..requests {
         let time = obtrace::clock::unix_nanos().to_string();
         let body =
@@ -231,46 +235,51 @@ fn repeats_are_stored_once(cluster: &Cluster, round: u64) {
     assert_eq!(count(), requests * records, "a request that comes in twice is stored once");
 }
 
-/// Connections that do nothing, and as many that send a byte now and then.
-struct Idle(Vec<TcpStream>, #[allow(dead_code, reason = "it ends with this value")] Trickle);
-
-/// The thread that sends the bytes.
-struct Trickle(std::sync::Arc<AtomicBool>, Option<std::thread::JoinHandle<()>>);
+/// Connections that do nothing, and as many that send a byte now and then, until this ends.
+struct Idle {
+    count: usize,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
 
 impl Idle {
-    fn open(edges: &[Obtrace]) -> Self {
+    fn open(edges: &[Obtrace], count: usize) -> Self {
         let addresses = edges.iter().flat_map(|edge| [&edge.http, &edge.grpc]);
-        let addresses: Vec<&str> = addresses.map(|url| url.trim_start_matches("http://")).collect();
-        let all: Vec<TcpStream> = (0..IDLE)
-            .map(|n| {
-                let address = addresses[n % addresses.len()].parse().expect("an address");
-                TcpStream::connect_timeout(&address, SOON).expect("it takes the connection")
-            })
-            .collect();
-        let half = all.iter().skip(2).step_by(4).chain(all.iter().skip(3).step_by(4));
-        let mut slow: Vec<TcpStream> =
-            half.map(|stream| stream.try_clone().expect("a second handle")).collect();
-        let stop = std::sync::Arc::new(AtomicBool::new(false));
+        let addresses: Vec<SocketAddr> =
+            addresses.map(|url| url.trim_start_matches("http://").parse().expect("an address")).collect();
+        let connect = |n: usize| {
+            let stream = TcpStream::connect_timeout(&addresses[n % addresses.len()], SOON);
+            stream.expect("it takes the connection")
+        };
+        let still: Vec<TcpStream> = (0..count / 2).map(connect).collect();
+        let mut slow: Vec<TcpStream> = (0..count - count / 2).map(connect).collect();
+        let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
-            let head =
-                b"POST /v1/logs HTTP/1.1\r\nhost: nobody\r\nx-slow: ".iter().chain([b'x'; 4000].iter());
-            for byte in head {
+            for byte in b"POST /v1/logs HTTP/1.1\r\nhost: nobody\r\nx-slow: ".iter().chain(&[b'x'; 4000]) {
                 if stopped.load(Ordering::SeqCst) {
-                    return;
+                    break;
                 }
                 // One that was closed for it is what it asked for.
                 slow.retain_mut(|stream| stream.write_all(&[*byte]).is_ok());
                 std::thread::sleep(Duration::from_millis(300));
             }
+            drop(still);
         });
-        Self(all, Trickle(stop, Some(thread)))
+        Self { count, stop, thread: Some(thread) }
     }
 }
 
-impl Drop for Trickle {
+impl Drop for Idle {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-        self.1.take().map(std::thread::JoinHandle::join);
+        self.stop.store(true, Ordering::SeqCst);
+        self.thread.take().map(JoinHandle::join);
     }
+}
+
+/// As many of [`IDLE`] as this user may open, with what else a test has open; processes that are started later may as many.
+fn may_be_idle() -> usize {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit");
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("the limit is raised");
+    usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(1500).min(IDLE)
 }

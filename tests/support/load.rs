@@ -43,6 +43,13 @@ impl Plan {
     }
 }
 
+/// What a report says was refused, by kind; not what took longer than the generator waits, as on a machine that is busy.
+pub fn refusals(report: &Value) -> Vec<String> {
+    let errors = report["errors"].as_object().expect("by kind");
+    let told = errors.iter().filter(|(kind, _)| kind.as_str() != "deadline");
+    told.map(|(kind, count)| format!("{count} × {kind}: {}", report["error_messages"][kind])).collect()
+}
+
 /// A load generator at work. It sends each batch again, byte for byte, until it is accepted.
 pub struct Load {
     child: Child,
