@@ -16,7 +16,7 @@ use tokio_postgres::{Client, Transaction};
 
 use crate::pg::{self, Database};
 use crate::proxy::{Mode, Proxy};
-use crate::services;
+use crate::services::{self, Private};
 
 fn state(settings: &PgSettings) -> PgState {
     PgState::new(settings, Handle::current()).expect("settings")
@@ -237,6 +237,20 @@ async fn a_plan_says_what_is_to_come_and_of_many_who_migrate_one_applies() {
     assert_eq!(admin.query_one(owner, &[]).await.unwrap().get::<_, i64>(0), 0, "one role owns all");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_make_roles_and_is_no_superuser_sets_a_database_up() {
+    let server = Private::start("postgres");
+    let database = Database::managed(&server.line("OBTRACE_TEST_POSTGRES")).await;
+    migrate::migrate(&database.place()).await.expect("the schema");
+    let store = state(&database.settings("obtrace_app"));
+    store.check().await.expect("it works");
+    store.put_usage(vec![total("a")]).await.unwrap();
+    assert_eq!(store.usage(Day(1)).await.unwrap(), [total("a")]);
+    let admin = pg::connect(&database.admin_url()).await;
+    let rights = "SELECT pg_has_role('manager', 'obtrace_owner', 'USAGE')";
+    assert!(!admin.query_one(rights, &[]).await.unwrap().get::<_, bool>(0), "the manager owns nothing of it");
+}
+
 #[tokio::test]
 async fn another_text_is_refused_and_a_newer_schema_only_by_who_would_change_it() {
     let database = database().await;
@@ -339,6 +353,26 @@ async fn a_call_that_waits_for_a_lock_ends_by_its_deadline_and_frees_its_connect
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_gets_no_connection_of_the_pool_hears_that_it_is_used_up() {
+    let database = database().await;
+    let store =
+        state(&PgSettings { pool: 1, timeout: Duration::from_secs(2), ..database.settings("obtrace_app") });
+    store.check().await.unwrap();
+    let mut admin = pg::connect(&database.admin_url()).await;
+    let lock = admin.transaction().await.unwrap();
+    lock.batch_execute("LOCK TABLE obtrace.usage").await.unwrap();
+    let first = tokio::spawn({
+        let store = store.clone();
+        async move { store.put_usage(vec![total("a")]).await }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let fault = store.check().await.unwrap_err();
+    assert_eq!(fault.class, FailureClass::Overload, "{fault}");
+    assert!(fault.what.contains("store.state.pool"), "{fault}");
+    first.await.unwrap().expect_err("the lock was held");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_loses_a_deadlock_is_tried_again() {
     let database = database().await;
     let store = state(&database.settings("obtrace_app"));
@@ -371,7 +405,21 @@ async fn who_loses_a_deadlock_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_database_or_url_is_for_the_operator() {
+async fn a_wrong_password_is_for_the_operator() {
+    let server = Private::start("postgres");
+    let admin = server.line("OBTRACE_TEST_POSTGRES");
+    let making = "CREATE ROLE obtrace_scram LOGIN PASSWORD 'right-word'";
+    pg::connect(&admin).await.batch_execute(making).await.unwrap();
+    let with = |word: &str| admin.replacen("postgres@", &format!("obtrace_scram:{word}@"), 1);
+    pg::connect(&with("right-word")).await.batch_execute("SELECT 1").await.expect("the right one");
+    let fault = state(&pg::settings(&with("secret-word"))).check().await.unwrap_err();
+    assert_eq!(fault.class, FailureClass::Config, "{fault}");
+    assert!(fault.what.contains("see to user and password"), "{fault}");
+    assert!(!fault.what.contains("secret-word"), "{fault}");
+}
+
+#[tokio::test]
+async fn a_wrong_database_or_url_is_for_the_operator() {
     let database = database().await;
     let good = database.url("obtrace_app");
     let elsewhere = format!("{}_not_there", good);

@@ -28,6 +28,14 @@ fn one_fault_gives_one_clear_error() {
             "[telemetry.engine]\ncolour = 1",
             "F:2: unknown key telemetry.engine.colour, known here: library, memory_limit, connections, start_timeout, stop_timeout",
         ),
+        (
+            "[store.state]\nbackend = \"postgres\"\nurl = \"postgres://h/d\"\nconnect_timeout = \"6s\"",
+            "F:4: store.state.connect_timeout does not fit: connect_timeout is 6s, and a call has 5s (timeout) in all",
+        ),
+        (
+            "[store.cache]\nbackend = \"redis\"\nurl = \"redis://h\"\ntimeout = \"100ms\"",
+            "F:4: store.cache.timeout does not fit: connect_timeout is 400ms, and a call has 100ms (timeout) in all",
+        ),
         ("ingest = 5", "F:1: ingest: expected a table, found the number 5"),
         (
             "[ingest]\nmax_body = \"64 apples\"",

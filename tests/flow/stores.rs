@@ -284,3 +284,26 @@ fn with_the_bucket_away_data_comes_in_and_parts_that_were_left_are_swept() {
     until("it is back", || state_of(&obtrace, "store.blobs") == "running");
     assert_eq!(obtrace.stop().code(), Some(0));
 }
+
+#[test]
+fn processes_that_share_redis_sweep_each_its_own_folder() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let redis = Private::start("redis");
+    let env = [("OBTRACE__STORE__CACHE__URL", redis.line("OBTRACE_TEST_REDIS"))];
+    let env = env.each_ref().map(|(key, url)| (*key, url.as_str()));
+    let set = ["store.cache.backend=redis", "telemetry.engine.memory_limit=512MiB"];
+    let mut edges = ["a", "b"].map(|name| {
+        let data = dir.path().join(name);
+        let left = data.join("blobs/paced/x#1");
+        std::fs::create_dir_all(left.parent().expect("a folder")).expect("folder");
+        let file = std::fs::File::create(&left).expect("a file");
+        file.set_modified(std::time::UNIX_EPOCH).expect("its time");
+        (Obtrace::start(&data, options(&set, &env, config(dir.path(), 0))), left)
+    });
+    for (_, left) in &edges {
+        until("what a write had left is removed", || !left.exists());
+    }
+    for (edge, _) in &mut edges {
+        assert_eq!(edge.stop().code(), Some(0));
+    }
+}

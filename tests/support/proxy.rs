@@ -87,11 +87,6 @@ impl Proxy {
         Self { addr, shared, runtime: Some(runtime) }
     }
 
-    /// Where it listens.
-    pub fn addr(&self) -> SocketAddr {
-        self.addr
-    }
-
     /// Where it listens, as `127.0.0.1:PORT`.
     pub fn host(&self) -> String {
         self.addr.to_string()

@@ -96,11 +96,11 @@ impl Known {
 }
 
 /// Lets the next one ask when this one is done.
-struct Refreshing<'a>(&'a AtomicBool);
+struct Refreshing(Arc<Seat>);
 
-impl Drop for Refreshing<'_> {
+impl Drop for Refreshing {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        self.0.refreshing.store(false, Ordering::Release);
     }
 }
 
@@ -129,10 +129,12 @@ impl CachedGate {
         if seat.refreshing.swap(true, Ordering::AcqRel) && held.asked_at.is_some() {
             return held;
         }
-        let (deps, tenant, asked) = (self.deps.clone(), tenant.clone(), seat.clone());
+        // Lets the next one ask however this ends, or where it is dropped before it has begun.
+        let refreshing = Refreshing(seat.clone());
+        let (deps, tenant) = (self.deps.clone(), tenant.clone());
         // Outlives the request: a cache that is slower than a request may wait would else never be heard.
         let asking = tokio::spawn(async move {
-            let _done = Refreshing(&asked.refreshing);
+            let Refreshing(asked) = &refreshing;
             let held = asked.known.lock().clone();
             let fresh = deps.ask(&tenant, held).await;
             *asked.known.lock() = fresh.clone();
@@ -276,5 +278,37 @@ impl TenantGate for CachedGate {
                 Err(_) => GateAnswer::unknown(used, today),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::supervisors::kernel::lane::Lane;
+    use crate::supervisors::kernel::policy::Policy;
+
+    fn gate() -> CachedGate {
+        CachedGate::new(GateDeps {
+            cache: Lane::new("cache", Policy::default().lane).port(),
+            meter: Meter::default(),
+            metrics: Metrics::new(),
+            node: "n".into(),
+            config: Config::default().into(),
+        })
+    }
+
+    #[test]
+    fn an_ask_that_is_dropped_before_it_begins_lets_the_next_one_ask() {
+        let (gate, tenant) = (gate(), Arc::<str>::from("t"));
+        let seat = gate.seat(&tenant);
+        let asked_at = clock::now().checked_sub(REFRESH * 2);
+        *seat.known.lock() = Known { asked_at, missing: "slow", ..Known::default() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        // It asks in the background, which ends with its runtime and has not been there.
+        runtime.block_on(gate.known(&tenant, &seat));
+        assert!(seat.refreshing.load(Ordering::Acquire), "it was to ask");
+        drop(runtime);
+        assert!(!seat.refreshing.load(Ordering::Acquire), "and the next one may");
     }
 }

@@ -210,7 +210,7 @@ fn notes(connection: &Connection) -> rusqlite::Result<Vec<Note>> {
 
 fn apply(connection: &mut Connection, version: i64, step: &Step) -> Result<(), PortFault> {
     let checksum = checksum(step.sqlite);
-    let run = || -> rusqlite::Result<Option<String>> {
+    let mut run = || -> rusqlite::Result<Option<String>> {
         // The lock comes first: two processes that start at once apply it once.
         let write = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let noted = "SELECT checksum FROM schema_migrations WHERE version = ?1";
@@ -226,7 +226,6 @@ fn apply(connection: &mut Connection, version: i64, step: &Step) -> Result<(), P
         write.commit()?;
         Ok(noted)
     };
-    let mut run = run;
     match run().map_err(|error| fault_of(&error))? {
         Some(noted) => same_text(version, step.name, &noted, &checksum),
         None => Ok(()),

@@ -1,10 +1,11 @@
 //! State in Postgres: a pool of connections, and a transaction a call that says under what it runs before anything else.
 //!
 //! In: calls from any thread. Out: answers once the transaction is committed. Each transaction takes a role, and where
-//! its rows belong to a tenant it announces that tenant, for itself alone (`SET LOCAL`), so that nothing of one call is
-//! left on a connection for the next, also behind a pooler. Before the first call the wall is looked at: a login that
-//! row-level security does not bind, or a schema that is not up to date, is refused (`open::check`). What may fail: see
-//! `fault::fault_of`; the database may be down at the start and at any time after.
+//! its rows belong to a tenant it announces that tenant, for itself alone (`SET LOCAL`), so that no right and no row of one
+//! call is left on a connection for the next. Named prepared statements are: a pooler in between has to keep them. Before
+//! the first call the wall is looked at: a login that row-level security does not bind, or a schema that is not up to
+//! date, is refused (`open::check`). What may fail: see `fault::fault_of`; the database may be down at the start and at any
+//! time after.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -76,7 +77,7 @@ impl fmt::Debug for PgSettings {
 pub struct PgState {
     pool: Pool,
     remote: Remote,
-    /// What the first transaction of a call says to the server, by whom it is for.
+    /// What every transaction says to the server after its role: where the tables are, and how long things may take.
     timeouts: Arc<str>,
     open: Arc<OnceCell<()>>,
     /// Brings the schema up to date first, as its owner.
