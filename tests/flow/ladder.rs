@@ -92,6 +92,7 @@ fn what_the_store_refuses_waits_on_the_brokers_rungs_and_holds_nobody_up() {
     let dead = letters_at(&site, DLQ_TOPIC, 1).remove(0);
     assert_eq!((dead.attempts, dead.due_ns), (3, 0), "{dead:?}");
     assert!(dead.last_failed_ns - dead.first_failed_ns >= WAITS_NS.iter().sum(), "{dead:?}");
+    until("the dead letter is listed", || !letters(&front, "?signal=logs").is_empty());
     let listed = letters(&front, "?signal=logs");
     assert_eq!(listed.len(), 1, "what healed is no dead letter: {listed:#?}");
     let reason = listed[0]["reason"].as_str().unwrap_or_default();
