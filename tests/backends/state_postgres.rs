@@ -10,6 +10,7 @@ use obtrace::backends::state::{KeyUse, StateStore};
 use obtrace::domain::deploy::{Deploy, DeployQuery};
 use obtrace::domain::failure::FailureClass;
 use obtrace::domain::usage::{Day, Usage, UsageRow};
+use obtrace::domain::versions::VersionSeen;
 use tokio::runtime::Handle;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Transaction};
@@ -28,6 +29,10 @@ async fn database() -> Database {
 
 fn marker() -> Deploy {
     Deploy { service: "cart".into(), version: "1".into(), at_ms: 10, who: "ci".into() }
+}
+
+fn version() -> VersionSeen {
+    VersionSeen { tenant: "a".into(), service: "cart".into(), version: "1".into(), at_ms: 10 }
 }
 
 fn total(tenant: &str) -> UsageRow {
@@ -128,6 +133,7 @@ async fn every_statement_as_a_foreign_tenant_meets_nothing() {
     let store = state(&database.settings("obtrace_app"));
     store.put_usage(vec![total("a")]).await.unwrap();
     store.put_deploy("a", marker()).await.unwrap();
+    store.note_versions(vec![version()]).await.unwrap();
     let mut client = pg::connect(&database.url("obtrace_app")).await;
     let denied = |result: &Result<u64, String>| matches!(result, Ok(0)) || result == &Err("42501".into());
     for (name, statement) in statements::ALL.iter().filter(|(_, statement)| statement.who != Who::Process) {
@@ -146,7 +152,10 @@ async fn every_statement_as_a_foreign_tenant_meets_nothing() {
     }
     // Tables of the process have no rows of tenants to see.
     for (name, statement) in statements::ALL.iter().filter(|(_, statement)| statement.who == Who::Process) {
-        assert!(!["usage ", "deploys "].iter().any(|table| statement.text.contains(table)), "{name}");
+        assert!(
+            !["usage ", "deploys ", "versions "].iter().any(|table| statement.text.contains(table)),
+            "{name}"
+        );
     }
     assert_eq!(store.usage(Day(1)).await.unwrap(), [total("a")], "nothing was changed");
 }
@@ -157,12 +166,15 @@ async fn the_keeper_of_the_books_reads_usage_removes_what_is_old_and_no_more() {
     let store = state(&database.settings("obtrace_app"));
     store.put_usage(vec![total("a"), total("b")]).await.unwrap();
     store.put_deploy("a", marker()).await.unwrap();
+    store.note_versions(vec![version()]).await.unwrap();
     let mut client = pg::connect(&database.url("obtrace_app")).await;
     for text in [
         "INSERT INTO usage VALUES ('a', 1, 'x', 1, 1, 1, 1)",
         "UPDATE usage SET spans = 0",
         "SELECT service FROM deploys",
         "UPDATE deploys SET who = 'x'",
+        "SELECT service FROM versions",
+        "UPDATE versions SET changed = 1",
         "SELECT name FROM key_uses",
         "CREATE TABLE mine (x int)",
         "DROP TABLE usage",
@@ -190,7 +202,7 @@ async fn a_transaction_leaves_no_tenant_behind_on_its_connection() {
     let admin = pg::connect(&database.admin_url()).await;
     let pid = "SELECT pid FROM pg_stat_activity WHERE application_name = 'obtrace' AND datname = current_database()";
     let before: i32 = admin.query_one(pid, &[]).await.unwrap().get(0);
-    let query = DeployQuery { service: None, from_ms: 0, until_ms: 99, most: 9 };
+    let query = DeployQuery { service: None, from_ms: 0, until_ms: 99, after: None, most: 9 };
     assert!(store.deploys("b", query).await.unwrap().is_empty());
     assert_eq!(
         admin.query_one(pid, &[]).await.unwrap().get::<_, i32>(0),

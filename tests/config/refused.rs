@@ -82,6 +82,10 @@ fn one_fault_gives_one_clear_error() {
             "F:2: serve.http does not fit: serve.http and ingest.otlp_http are both 127.0.0.1:4318",
         ),
         (
+            "[stream]\nmax_record_bytes = \"901MiB\"\nqueue_bytes = \"1GiB\"\nbackend = \"kafka\"\nkafka.brokers = [\"k:9092\"]",
+            "F:2: stream.max_record_bytes must be at most 900MiB with backend = \"kafka\": its clients take no more",
+        ),
+        (
             "[stream]\ncompression = \"lz\"",
             "F:2: stream.compression: expected one of \"lz4\" \"none\", found \"lz\" (did you mean \"lz4\"?)",
         ),

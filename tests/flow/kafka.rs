@@ -248,11 +248,16 @@ fn a_worker_killed_between_insert_and_commit_doubles_nothing() {
     let mut front = site.start("front", &[FRONT]);
     let mut options = site.options(&[WORKER, "supervision.watchdog.condemn_after=1m"]);
     options.env.push(("OBTRACE_CHAOS".into(), "consumer.before_commit=stall@9*1".into()));
+    let said = site.path("killed.stderr");
+    options.stderr = Some(said.clone());
     let mut killed = Obtrace::start(&site.path("killed"), options);
     until("it has all partitions", || consumers(&killed) == 18);
     let load = load(&front, &site.path("journal"), 10, 1500);
-    // By then its thread stands still, with a block stored and not committed.
-    sleep(Duration::from_secs(5));
+    // From then on its thread stands still, with a block stored and not committed.
+    until("it stands between insert and commit", || {
+        std::fs::read_to_string(&said)
+            .is_ok_and(|text| text.contains("planted stall at consumer.before_commit"))
+    });
     killed.kill9();
     let mut next = site.start("next", &[WORKER]);
     nothing_lost_or_doubled(load);

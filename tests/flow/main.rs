@@ -9,6 +9,7 @@ mod clients;
 mod cluster;
 #[cfg(feature = "chaos")]
 mod crashes;
+mod deploys;
 mod engine;
 mod examples;
 mod exits;

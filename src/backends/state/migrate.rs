@@ -39,6 +39,11 @@ pub const STEPS: &[Step] = &[
         sqlite: include_str!("../../../migrations/sqlite/V2__deploys.sql"),
         postgres: include_str!("../../../migrations/postgres/V2__deploys.sql"),
     },
+    Step {
+        name: "versions",
+        sqlite: include_str!("../../../migrations/sqlite/V3__versions.sql"),
+        postgres: include_str!("../../../migrations/postgres/V3__versions.sql"),
+    },
 ];
 
 /// The roles and the schema in Postgres, which somebody who may make roles runs once for each database.
