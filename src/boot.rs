@@ -22,6 +22,7 @@ use crate::config::{Config, Loaded};
 use crate::domain::auth::KeyLog;
 use crate::domain::failure::FailureClass;
 use crate::domain::usage::Meter;
+use crate::domain::versions::VersionLog;
 use crate::messages::serve::ReloadConfig;
 use crate::supervisors::kernel::black_box::BlackBox;
 use crate::supervisors::kernel::exit::ExitReason;
@@ -139,6 +140,7 @@ fn parts(
         node: uuid::Uuid::now_v7().to_string().into(),
         plans: Arc::new(ConfiguredPlans(live.clone())),
         meter: Meter::default(),
+        versions: VersionLog::default(),
         key_log: KeyLog::default(),
         keys: Arc::new(ArcSwap::from_pointee(access::key_table(&config)?)),
         admin: Arc::new(ArcSwap::from_pointee(access::admin_access(&config)?)),

@@ -28,6 +28,7 @@ use obtrace::domain::refusal::Refusal;
 use obtrace::domain::scope::Scope;
 use obtrace::domain::signal::Signal;
 use obtrace::domain::usage::{Day, Meter, Usage};
+use obtrace::domain::versions::VersionLog;
 use obtrace::messages::tenant::TenantGate;
 use obtrace::supervisors::kernel::lane::Lane;
 use obtrace::supervisors::kernel::pools::Pools;
@@ -237,6 +238,7 @@ fn parts(
         node: "edge-sink".into(),
         plans: Arc::new(ConfiguredPlans(live)),
         meter: Meter::default(),
+        versions: VersionLog::default(),
         key_log: KeyLog::default(),
         keys: Arc::new(ArcSwap::from_pointee(KeyTable::new([(hash_key(&args.key), grant)], None))),
         admin: Arc::new(ArcSwap::from_pointee(AdminAccess::default())),

@@ -34,6 +34,8 @@ launch() {
     certificates
     mkdir -p "$dir/own"
     cp "$tls/server.crt" "$tls/server.key" "$dir/own/"
+    # Nobody needs a password, but for the role of this name: a test makes it and tries a wrong one.
+    printf 'host all %s 127.0.0.1/32 %s\n' obtrace_scram scram-sha-256 all trust >"$dir/own/hba.conf"
     chmod 600 "$dir/own/server.key"
     drop
     if [ ! -e "$dir/own/made" ]; then
@@ -45,6 +47,7 @@ launch() {
     # fsync stays on: tests kill it and ask what it kept. The socket's path may be too long: loopback only.
     spawn postgres ${user[@]+"${user[@]}"} "$bin/postgres" -D "$dir/own/data" -p "$port" -c listen_addresses=127.0.0.1 \
         -c unix_socket_directories= -c max_connections=200 -c shared_buffers=32MB -c log_min_messages=warning \
+        -c "hba_file=$dir/own/hba.conf" \
         -c ssl=on -c "ssl_cert_file=$dir/own/server.crt" -c "ssl_key_file=$dir/own/server.key"
 }
 

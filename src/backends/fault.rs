@@ -1,4 +1,4 @@
-//! What the ports of state, blobs and cache answer when they cannot do what they were asked.
+//! What the ports of state, blobs, cache, leases, locks and plans answer when they cannot do what they were asked.
 
 use crate::domain::failure::{Classified, FailureClass};
 

@@ -1,7 +1,8 @@
 //! The way to Redis that cache, leases and locks share: a pool of connections, and what Redis says by what can be done.
 //!
-//! In: commands. Out: their answers, within the deadline of the port. A connection that did not answer in time is not used
-//! again. What may fail: see [`fault_of`]; Redis may be away at the start and at any time after.
+//! In: commands. Out: their answers. The deadline is that of [`Remote`], under which every call runs; a connection whose
+//! call ended without an answer is not used again. What may fail: see [`fault_of`]; Redis may be away at the start and at
+//! any time after.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -68,7 +69,8 @@ impl RedisLink {
         let config = |what: String| PortFault::new("cache", FailureClass::Config, what);
         let manager = manager(settings).map_err(config)?;
         let timeouts = Timeouts {
-            wait: Some(settings.timeout),
+            // Less than the call has: who gets no connection hears why.
+            wait: Some(settings.timeout / 2),
             create: Some(settings.connect_timeout),
             recycle: Some(settings.timeout),
         };
@@ -87,7 +89,7 @@ impl RedisLink {
         Remote { port, io: self.io.clone(), deadline: self.timeout }
     }
 
-    /// Runs one command or script of `port` on a connection of the pool.
+    /// Runs one command or script of `port` on a connection of the pool, for a caller that bounds it by a time.
     ///
     /// # Errors
     /// [`PortFault`], by [`fault_of`].
@@ -96,22 +98,25 @@ impl RedisLink {
         port: &'static str,
         call: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, PortFault> {
-        let mut connection = self.pool.get().await.map_err(|error| fault_of_pool(port, &error))?;
-        let answered = tokio::time::timeout(self.timeout, call(&mut connection)).await;
-        match answered {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => {
-                if error.is_unrecoverable_error() {
-                    drop(Connection::take(connection));
-                }
-                Err(fault_of(port, &error))
-            }
-            Err(_) => {
-                // Its answer may still come: nobody else should get this connection meanwhile.
-                drop(Connection::take(connection));
-                let what = format!("no answer within {:?}", self.timeout);
-                Err(PortFault::new(port, FailureClass::Dependency, what))
-            }
+        let connection = self.pool.get().await.map_err(|error| fault_of_pool(port, &error))?;
+        let mut loan = Loan { connection: None, is_answered: false };
+        let answer = call(loan.connection.insert(connection)).await;
+        loan.is_answered = !answer.as_ref().is_err_and(RedisError::is_unrecoverable_error);
+        answer.map_err(|error| fault_of(port, &error))
+    }
+}
+
+/// A connection of the pool for one call. It goes back once an answer came, and else out of the pool: also where the call
+/// is dropped, its answer may still come, and nobody else should get the connection meanwhile.
+struct Loan {
+    connection: Option<Connection>,
+    is_answered: bool,
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take().filter(|_| !self.is_answered) {
+            drop(Connection::take(connection));
         }
     }
 }
@@ -119,7 +124,8 @@ impl RedisLink {
 fn manager(settings: &RedisSettings) -> Result<Manager, String> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(settings.connect_timeout))
-        .set_response_timeout(Some(settings.timeout));
+        // The deadline of the call is the one.
+        .set_response_timeout(None);
     // The parser's own words may quote the URL.
     let bad = |_| "store.cache.url is none of the form redis://USER:PASSWORD@HOST:PORT".to_owned();
     let info = settings.url.as_str().into_connection_info().map_err(bad)?;

@@ -20,6 +20,7 @@ use crate::tools::error::ToolError;
 use crate::tools::load::{self, LoadArgs as LoadGeneratorArgs};
 
 mod config;
+mod deploy;
 mod dlq;
 mod doctor;
 mod key;
@@ -53,6 +54,8 @@ enum Command {
     Tree(tree::TreeArgs),
     /// Dead letters of a running Obtrace: what could not be stored, and putting it back
     Dlq(dlq::DlqArgs),
+    /// Tells a running Obtrace that a version of a service begins to run
+    Deploy(deploy::DeployArgs),
     /// A live view of a running Obtrace: lanes, rates, restarts, events
     Top(top::TopArgs),
     /// Looks at this machine, the configuration and a running Obtrace, and says what to do
@@ -117,6 +120,7 @@ impl Cli {
             Command::Load(args) => tool(load::run(*args)),
             Command::Tree(args) => client(tree::run(args)),
             Command::Dlq(args) => client(dlq::run(args)),
+            Command::Deploy(args) => client(deploy::run(args)),
             Command::Top(args) => client(top::run(args)),
             Command::Config(command) => config::run(&command),
             Command::Doctor(args) => client(doctor::run(*args)),

@@ -51,7 +51,8 @@ config_struct! {
         prefix: String = String::new(),
         /// Makes missing topics at the start. Where that is `obtrace migrate`'s to do: false.
         create_topics: bool = true,
-        /// Copies of each partition, for topics that are made. 3 brokers or more: 3.
+        /// Copies of each partition, for topics that are made. 3 brokers or more: 3. A broker acknowledges before it has
+        /// synced: with 1, a power loss of that machine may cost acknowledged records.
         replication_factor: u32 = 1,
         /// Copies that must have a record before it is acknowledged. With 3 copies: 2, so that one broker may be away.
         min_insync_replicas: u32 = 1,
@@ -61,7 +62,7 @@ config_struct! {
         /// Bytes fetched ahead for each partition that is read.
         fetch_bytes: ByteSize = ByteSize::mib(16),
         /// Bytes before a partition's position that are read again when this process takes it over, to know repeats. The
-        /// window of stream.dedup ends there.
+        /// window of stream.dedup ends there. The same for all processes.
         dedup_bytes: ByteSize = ByteSize::mib(64),
         /// How processes share partitions out: "classic" or "consumer".
         group_protocol: KafkaGroupProtocol = KafkaGroupProtocol::Classic,

@@ -89,8 +89,8 @@ config_struct! {
         migrate_url: Secret = Secret::default(),
         /// Postgres: most connections.
         pool: u32 = 8,
-        /// Postgres: longest wait for a connection.
-        connect_timeout: Duration = Duration::from_secs(5),
+        /// Postgres: longest wait for a connection to be made. At most timeout.
+        connect_timeout: Duration = Duration::from_secs(3),
         /// Postgres: "verify" encrypts and checks the server's certificate; "off" does neither.
         tls: TlsMode = TlsMode::Verify,
         /// Postgres: PEM file of the authority that signed the server's certificate. Unset: those of the system.
@@ -158,8 +158,8 @@ config_struct! {
         prefix: String = "obtrace".into(),
         /// Redis: most connections.
         pool: u32 = 8,
-        /// Redis: longest wait for a connection.
-        connect_timeout: Duration = Duration::from_secs(2),
+        /// Redis: longest wait for a connection to be made. At most timeout.
+        connect_timeout: Duration = Duration::from_millis(400),
         /// Redis: PEM file of the authority that signed the server's certificate. Unset: those of the system.
         tls_ca: Option<PathBuf> = None,
         /// Redis: largest value.
@@ -186,6 +186,16 @@ fn needs_url(at: &mut Reader, key: &str, url: &Secret, schemes: &[&str], backend
     }
 }
 
+/// A wait that is part of a call is no longer than the call.
+fn within_a_call(at: &mut Reader, connect_timeout: Duration, timeout: Duration) {
+    if connect_timeout > timeout {
+        let what = format!(
+            "does not fit: connect_timeout is {connect_timeout:?}, and a call has {timeout:?} (timeout) in all"
+        );
+        at.refuse(&["connect_timeout", "timeout"], &what);
+    }
+}
+
 fn some_connections(at: &mut Reader, pool: u32) {
     if !(1..=1024).contains(&pool) {
         at.refuse(&["pool"], "must be from 1 to 1024");
@@ -204,6 +214,7 @@ impl Validate for StateConfig {
         if self.backend == StateBackend::Postgres {
             let schemes = ["postgres://", "postgresql://"];
             needs_url(at, "url", &self.url, &schemes, "postgres");
+            within_a_call(at, self.connect_timeout, self.timeout);
             if !self.migrate_url.is_empty() {
                 needs_url(at, "migrate_url", &self.migrate_url, &schemes, "postgres");
             }
@@ -264,6 +275,7 @@ impl Validate for CacheConfig {
         }
         if self.backend == CacheBackend::Redis {
             needs_url(at, "url", &self.url, &["redis://", "rediss://"], "redis");
+            within_a_call(at, self.connect_timeout, self.timeout);
         }
     }
 }

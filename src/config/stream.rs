@@ -35,9 +35,10 @@ config_struct! {
         compression: Compression = Compression::Lz4,
         /// How long consumed and unconsumed records stay in the log. What a consumer has not read by then is lost.
         retention_age: Duration = Duration::from_secs(24 * 3600),
-        /// Bytes of a topic above which its oldest files go, whether consumed or not.
+        /// Bytes of each partition above which its oldest files go, whether consumed or not. A topic takes so much times
+        /// its partitions, over Kafka times stream.kafka.replication_factor as well.
         retention_bytes: ByteSize = ByteSize::gib(8),
-        /// By what a client's resend after a lost answer is recognised.
+        /// By what a client's resend after a lost answer is recognised. The same for all processes.
         dedup: DedupConfig = DedupConfig::default(),
         /// Kafka or Redpanda.
         kafka: KafkaConfig = KafkaConfig::default(),
@@ -45,7 +46,8 @@ config_struct! {
 }
 
 config_struct! {
-    /// The window of request hashes of each partition.
+    /// The window of request hashes of each partition. The same for all processes that share a log: they have to leave out
+    /// the same repeats.
     pub struct DedupConfig {
         /// Requests remembered in each partition. 0 turns it off.
         records: u32 = 16_384,
@@ -53,6 +55,9 @@ config_struct! {
         age: Duration = Duration::from_secs(600),
     }
 }
+
+/// Largest record over Kafka. With what goes around it, it is within what its clients may be set to write and to receive.
+const MOST_OVER_KAFKA: ByteSize = ByteSize::mib(900);
 
 impl Validate for StreamConfig {
     fn validate(&self, at: &mut Reader) {
@@ -80,6 +85,14 @@ impl Validate for StreamConfig {
                 &format!(
                     "does not fit: retention_bytes ({}) must be at least segment_bytes ({})",
                     self.retention_bytes, self.segment_bytes
+                ),
+            );
+        }
+        if self.backend == LogBackend::Kafka && self.max_record_bytes > MOST_OVER_KAFKA {
+            at.refuse(
+                &["max_record_bytes", "backend"],
+                &format!(
+                    "must be at most {MOST_OVER_KAFKA} with backend = \"kafka\": its clients take no more"
                 ),
             );
         }

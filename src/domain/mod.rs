@@ -19,3 +19,4 @@ pub mod scope;
 pub mod sift;
 pub mod signal;
 pub mod usage;
+pub mod versions;

@@ -46,9 +46,10 @@ impl Gcra {
     }
 }
 
-/// The nanoseconds between two permits of a rate; 0 a second counts as 1.
+/// The nanoseconds between two permits of a rate, at least one. 0 a second is no limit ([`Rate`]), for which nobody asks;
+/// here it counts as 1.
 pub fn step_ns(per_second: u32) -> u64 {
-    SECOND / u64::from(per_second.max(1))
+    (SECOND / u64::from(per_second.max(1))).max(1)
 }
 
 /// What a tenant may send, and for how long a node keeps permits.
@@ -299,6 +300,14 @@ mod tests {
         assert_eq!(rate.take(10 * MS, 5, 1, 9_000 * MS), Err(Duration::from_millis(40)), "it is made up for");
         rate.spend(10 * MS, 1_000);
         assert_eq!(rate.take(10 * MS, 5, 1, 9_000 * MS), Err(Duration::from_millis(60)), "but not for ever");
+    }
+
+    #[test]
+    fn a_rate_above_one_a_nanosecond_refuses_nobody() {
+        for per_second in [1_000_000_001, u32::MAX] {
+            let taken = Gcra::default().take(step_ns(per_second), per_second, 9, 1_000 * MS);
+            assert_eq!(taken, Ok(9), "{per_second} a second");
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub struct ReceiveExport {
     pub received_at_ns: u64,
     /// W3C `traceparent` of the request.
     pub trace_context: Option<String>,
-    /// Answered once the batch is on disk, or refused.
+    /// Answered once the batch is durable in the log, or refused.
     pub reply: Reply<Result<Accepted, Refusal>>,
 }
 

@@ -38,7 +38,7 @@ pub enum BlockOutcome {
 pub struct ProcessBlock {
     /// Which block it is.
     pub block: BlockId,
-    /// Its records, in order and without gaps.
+    /// Its records, in order; offsets may have gaps.
     pub records: Vec<StoredRecord>,
     /// Payload bytes of the records.
     pub bytes: usize,

@@ -1,6 +1,7 @@
 //! Messages to the store stage: rows to insert, and the calls of the state, blob and cache ports.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
@@ -11,8 +12,10 @@ use crate::backends::fault::PortFault;
 use crate::backends::leases::LeaseAsk;
 use crate::backends::state::KeyUse;
 use crate::backends::telemetry::client::TelemetryError;
+use crate::domain::deploy::{Deploy, DeployQuery};
 use crate::domain::rate::Grant;
 use crate::domain::usage::{Day, UsageRow};
+use crate::domain::versions::VersionSeen;
 use crate::supervisors::kernel::lane::Cargo;
 use crate::supervisors::kernel::port::{PortError, Reply};
 
@@ -55,7 +58,8 @@ impl std::fmt::Debug for StoreRows {
     }
 }
 
-/// tenant → state adapter · at least once · ≤ some thousand rows · idempotent: every write is a total or a time.
+/// tenant, serve → state adapter · at least once · ≤ some thousand rows · idempotent: every write is a total, a time or a marker by its
+/// own key.
 ///
 /// One call of the state port.
 pub enum StateCall {
@@ -69,8 +73,16 @@ pub enum StateCall {
     TouchKeys(Vec<KeyUse>, StateReply<()>),
     /// [`StateStore::key_uses`](crate::backends::state::StateStore::key_uses).
     ReadKeyUses(StateReply<Vec<KeyUse>>),
+    /// [`StateStore::put_deploy`](crate::backends::state::StateStore::put_deploy), of a tenant.
+    PutDeploy(Arc<str>, Deploy, StateReply<bool>),
+    /// [`StateStore::deploys`](crate::backends::state::StateStore::deploys), of a tenant.
+    ReadDeploys(Arc<str>, DeployQuery, StateReply<Vec<Deploy>>),
     /// [`StateStore::forget_deploys_before`](crate::backends::state::StateStore::forget_deploys_before).
     ForgetDeploys(u64, StateReply<u64>),
+    /// [`StateStore::note_versions`](crate::backends::state::StateStore::note_versions).
+    NoteVersions(Vec<VersionSeen>, StateReply<()>),
+    /// [`StateStore::forget_versions_before`](crate::backends::state::StateStore::forget_versions_before).
+    ForgetVersions(u64, StateReply<u64>),
 }
 
 /// The answer to a [`StateCall`].
@@ -81,14 +93,18 @@ impl Cargo for StateCall {
         match self {
             Self::PutUsage(rows, _) => rows.len() * 128,
             Self::TouchKeys(uses, _) => uses.len() * 64,
-            Self::ReadUsage(..) | Self::ForgetUsage(..) | Self::ReadKeyUses(_) | Self::ForgetDeploys(..) => {
-                64
-            }
+            Self::NoteVersions(seen, _) => seen.len() * 128,
+            Self::PutDeploy(..) | Self::ReadDeploys(..) => 1024,
+            Self::ReadUsage(..)
+            | Self::ForgetUsage(..)
+            | Self::ReadKeyUses(_)
+            | Self::ForgetDeploys(..)
+            | Self::ForgetVersions(..) => 64,
         }
     }
 
     fn poisoned(&self, _attempts: u32) {
-        // Dropping the reply tells the sender that the adapter is gone; the next round writes the same totals.
+        // Dropping the reply tells the sender that the adapter is gone; the next round writes the same.
     }
 }
 

@@ -7,7 +7,7 @@ use crate::supervisors::kernel::port::Reply;
 
 /// ingest, process → producer · at least once · ≤ the log's record limit · idempotent by `dedup`.
 ///
-/// Append one record and answer when it is on disk.
+/// Append one record and answer when it is durable.
 #[derive(Debug)]
 pub struct AppendRecord {
     /// Topic.
@@ -18,7 +18,7 @@ pub struct AppendRecord {
     pub record: Record,
     /// Key by which a repeat is recognised.
     pub dedup: Option<u128>,
-    /// Answered once the record is on disk.
+    /// Answered once the record is durable.
     pub reply: Reply<Result<Appended, LogError>>,
 }
 

@@ -43,7 +43,11 @@ pub fn subtree(parts: &Parts, producer: Port<AppendRecord>, gate: Arc<dyn Tenant
     let all = parts.clone();
     let receiver = ChildSpec::replicated("receiver", policy, move |name, policy| {
         let (parts, producer) = (all.clone(), producer.clone());
-        let books = Books { metrics: parts.metrics.clone(), meter: parts.meter.clone() };
+        let books = Books {
+            metrics: parts.metrics.clone(),
+            meter: parts.meter.clone(),
+            versions: parts.versions.clone(),
+        };
         let make =
             move |_: &_| Receiver::new(parts.live.clone(), partitions, producer.clone(), books.clone());
         ChildSpec::worker(name, policy, make).reads(&lane).build()

@@ -19,6 +19,7 @@ use crate::config::live::LiveConfig;
 use crate::domain::admin::AdminAccess;
 use crate::domain::auth::{KeyLog, KeyTable};
 use crate::domain::usage::Meter;
+use crate::domain::versions::VersionLog;
 use crate::messages::serve::ReloadConfig;
 use crate::telemetry::metrics::Metrics;
 use backends::Shared;
@@ -66,6 +67,8 @@ pub struct Parts {
     pub plans: Arc<dyn PlanSource>,
     /// What tenants used of this process.
     pub meter: Meter,
+    /// Which versions of services came into this process.
+    pub versions: VersionLog,
     /// When keys were last used.
     pub key_log: KeyLog,
     /// All API keys.
@@ -111,10 +114,11 @@ pub fn tree(parts: &Parts) -> ChildSpec {
 fn whole(parts: &Parts) -> ChildSpec {
     let (store, stores) = store::subtree(parts);
     let (tenant, gate) = tenant::subtree(parts, &stores);
+    let state = stores.state.clone();
     let (broker_out, stream::BrokerPorts { producer, letters }) = stream::broker_out(parts);
     let (process, process_port) = process::subtree(parts, stores.rows, producer.clone());
     let stream_in = stream::stream_in(parts, &process_port);
-    let serve = serve::subtree(parts, gate.clone(), letters);
+    let serve = serve::subtree(parts, gate.clone(), letters, state);
     let ingest = ingest::subtree(parts, producer, gate);
     ChildSpec::supervisor(
         "root",
@@ -132,7 +136,7 @@ pub fn inspection(parts: &Parts) -> ChildSpec {
     let (_, stores) = store::subtree(parts);
     let (_, gate) = tenant::subtree(parts, &stores);
     let (_, stream::BrokerPorts { letters, .. }) = stream::broker_out(parts);
-    ChildSpec::supervisor("root", parts.policy(""), vec![serve::subtree(parts, gate, letters)])
+    ChildSpec::supervisor("root", parts.policy(""), vec![serve::subtree(parts, gate, letters, stores.state)])
 }
 
 impl std::fmt::Debug for Parts {

@@ -7,6 +7,7 @@ use crate::actors::serve::listener::{ApiListener, Gateway};
 use crate::actors::serve::query::QueryHandler;
 use crate::actors::serve::reloader::{Reloader, Tuning};
 use crate::actors::serve::turnstile::Turnstile;
+use crate::messages::store::StateCall;
 use crate::messages::stream::AskLetters;
 use crate::messages::tenant::TenantGate;
 
@@ -18,7 +19,12 @@ use super::kernel::spec::ChildSpec;
 use super::tuning::reload::RunningConfig;
 
 /// The subtree.
-pub fn subtree(parts: &Parts, gate: Arc<dyn TenantGate>, letters: Port<AskLetters>) -> ChildSpec {
+pub fn subtree(
+    parts: &Parts,
+    gate: Arc<dyn TenantGate>,
+    letters: Port<AskLetters>,
+    state: Port<StateCall>,
+) -> ChildSpec {
     let policy = parts.policy("serve.query");
     let lane = Lane::new("serve.query", policy.lane);
     let (queries, all) = (lane.port(), parts.clone());
@@ -32,6 +38,7 @@ pub fn subtree(parts: &Parts, gate: Arc<dyn TenantGate>, letters: Port<AskLetter
     let tuning: Arc<dyn Tuning> = Arc::new(RunningConfig::new(parts.clone()));
     let gateway = Gateway {
         queries,
+        state,
         gate,
         turnstile: Turnstile::default(),
         key_log: parts.key_log.clone(),

@@ -1,17 +1,21 @@
 //! The `store` subtree: the engine (or server) behind the telemetry port with the writers into it, and the adapters of
 //! state, blobs and cache.
 
+use std::sync::Arc;
+
 use crate::actors::store::blobs::BlobAdapter;
 use crate::actors::store::cache::CacheAdapter;
 use crate::actors::store::engine::{Former, Schema, StoreKeeper};
 use crate::actors::store::janitor::{Janitor, JanitorDeps};
 use crate::actors::store::state::StateAdapter;
 use crate::actors::store::writer::TelemetryWriter;
+use crate::backends::locks::memory::MemoryLocks;
 use crate::backends::telemetry::access::Access;
 use crate::backends::telemetry::client::TelemetrySettings;
 use crate::backends::telemetry::engine::child::EngineSpec;
 use crate::backends::telemetry::schema::{Cluster, Layout};
 use crate::config::Config;
+use crate::config::store::BlobBackend;
 use crate::messages::store::{BlobCall, CacheCall, StateCall, StoreRows};
 
 use super::Parts;
@@ -85,11 +89,12 @@ fn cache(parts: &Parts) -> (ChildSpec, Port<CacheCall>) {
 }
 
 fn janitor(parts: &Parts) -> ChildSpec {
-    let deps = JanitorDeps {
-        blobs: parts.blobs.clone(),
-        locks: parts.shared.locks.clone(),
-        config: parts.live.clone(),
+    // A folder is swept by its own process: what others do with theirs does not count.
+    let locks = match parts.config().store.blobs.backend {
+        BlobBackend::Folder => Arc::new(MemoryLocks::default()),
+        BlobBackend::S3 => parts.shared.locks.clone(),
     };
+    let deps = JanitorDeps { blobs: parts.blobs.clone(), locks, config: parts.live.clone() };
     ChildSpec::worker("janitor", parts.policy("store.janitor"), move |_| Janitor::new(deps.clone())).build()
 }
 

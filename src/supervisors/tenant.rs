@@ -16,6 +16,7 @@ pub fn subtree(parts: &Parts, stores: &Stores) -> (ChildSpec, Arc<dyn TenantGate
     let projector = ProjectorDeps {
         plans: parts.plans.clone(),
         meter: parts.meter.clone(),
+        versions: parts.versions.clone(),
         source: parts.node.clone(),
         state: stores.state.clone(),
         cache: stores.cache.clone(),

@@ -16,6 +16,7 @@ pub mod json;
 pub mod letter;
 pub mod limits;
 pub mod protobuf;
+pub mod resources;
 pub mod response;
 mod schema;
 pub mod status;

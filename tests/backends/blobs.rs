@@ -117,12 +117,9 @@ pub async fn a_large_body_comes_back_whole_and_in_any_range(blobs: Blobs) {
 }
 
 pub async fn pages_of_a_list_join_without_a_gap_whatever_sorts_beside_a_slash(blobs: Blobs) {
+    // A file and a folder of one name cannot stand side by side on a disk: in a bucket they can (`blobs_s3`).
     let mut all: Vec<String> =
-        ["a", "a-b", "a.b/x", "a/b", "a/b/c", "a/z", "a0", "aa/1/2/3", "b/1", "b/1-1", "b/10"]
-            .map(str::to_owned)
-            .into();
-    // A file and a folder of one name cannot stand side by side on a disk.
-    all.retain(|path| !["a", "a/b", "b/1"].contains(&path.as_str()));
+        ["a-b", "a.b/x", "a/b/c", "a/z", "a0", "aa/1/2/3", "b/1-1", "b/10"].map(str::to_owned).into();
     all.extend((0..40).map(|n| format!("many/{n}/x")));
     for path in &all {
         blobs.put(&key("t", path), Bytes::from_static(b"x")).await.unwrap();

@@ -4,8 +4,10 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
+use object_store::{ObjectStore, PutOptions};
 use obtrace::backends::blobs::s3::{Encryption, S3Blobs, S3Settings};
 use obtrace::backends::blobs::{BlobKey, BlobStore};
 use obtrace::domain::failure::FailureClass;
@@ -23,6 +25,18 @@ fn key(path: &str) -> BlobKey {
 
 fn large() -> Bytes {
     (0..12_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect()
+}
+
+/// The paths below `under`, by pages of at most `most`.
+async fn pages(blobs: &S3Blobs, under: &str, most: usize) -> Vec<String> {
+    let (mut joined, mut after): (Vec<String>, Option<String>) = (Vec::new(), None);
+    loop {
+        let page = blobs.list("a", under, after.as_deref(), most).await.unwrap();
+        assert!(page.len() <= most);
+        let Some(last) = page.last() else { return joined };
+        after = Some(last.key.path().to_owned());
+        joined.extend(page.into_iter().map(|meta| meta.key.path().to_owned()));
+    }
 }
 
 /// A bucket behind a proxy: settings that lead through it, and past it.
@@ -123,6 +137,65 @@ async fn parts_without_an_end_are_swept_and_no_other() {
     assert_eq!(blobs.sweep(Duration::ZERO).await.unwrap(), 2);
     assert_eq!(bucket::open_uploads(&settings).await, 1, "what no key of ours stands for is left alone");
     assert!(blobs.get(&key("whole"), None).await.unwrap().unwrap() == large());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_of_uploads_without_an_end_is_read_up_to_a_bound() {
+    let (through, _bucket, proxy) = behind_a_proxy().await;
+    // More is told of than comes: who waits for all of it fails for another reason.
+    let mut endless = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\nconnection: close\r\n\r\n".to_vec();
+    endless.resize(endless.len() + (5 << 20), b' ');
+    proxy.on_request("uploads", 1, Instead::Answer(endless));
+    let fault = bucket::blobs(&through).sweep(Duration::ZERO).await.unwrap_err();
+    assert_eq!(fault.class, FailureClass::Dependency, "{fault}");
+    assert!(fault.what.contains("more than 4194304 bytes"), "{fault}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_stands_beside_a_folder_of_its_name_and_pages_join_without_a_gap() {
+    let settings = bucket::fresh(&services::s3()).await;
+    let blobs = bucket::blobs(&settings);
+    let mut all = ["a", "a-b", "a.b/x", "a/b", "a/b/c", "a/z", "a0", "b/1", "b/1-1", "b/1/x", "b/10"];
+    for path in all {
+        blobs.put(&key(path), Bytes::from_static(b"x")).await.unwrap();
+    }
+    all.sort();
+    for most in [1, 2, 3] {
+        assert_eq!(pages(&blobs, "", most).await, all, "by pages of {most}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_level_of_more_than_one_answer_is_whole_and_what_others_put_there_is_passed_over() {
+    let settings = bucket::fresh(&services::s3()).await;
+    let (raw, blobs) = (bucket::raw(&settings), bucket::blobs(&settings));
+    let odd = [
+        "0 0",
+        "0%",
+        "0%20",
+        "0+0",
+        "0&amp;",
+        "0<>\"'",
+        "0#?",
+        "0~",
+        "0[0]",
+        "\u{fc}",
+        "\u{1f980}/0",
+        "x y/0",
+    ];
+    for name in odd {
+        let place = Path::parse(format!("a/many/{name}")).unwrap();
+        raw.put_opts(&place, Bytes::from_static(b"odd").into(), PutOptions::default()).await.unwrap();
+    }
+    // The server tells of a thousand at once.
+    let ours: Vec<String> = (0..1_100).map(|n| format!("many/{n:04}.-_Z")).collect();
+    let puts = ours.iter().map(|path| blobs.put(&key(path), Bytes::from_static(b"x")));
+    futures_util::stream::iter(puts).buffer_unordered(16).try_collect::<()>().await.unwrap();
+    let there = raw.list(None).try_collect::<Vec<_>>().await.unwrap();
+    assert_eq!(there.len(), ours.len() + odd.len());
+    for most in [400, 5_000] {
+        assert_eq!(pages(&blobs, "many", most).await, ours, "by pages of {most}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

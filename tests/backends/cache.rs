@@ -124,6 +124,45 @@ async fn redis_away_is_a_dependency_that_is_down_within_the_deadline() {
     assert_eq!(cache.get("k").await.unwrap(), Some(Bytes::from_static(b"new")));
 }
 
+/// One connection to Redis behind a proxy.
+fn one_connection() -> (Proxy, RedisCache) {
+    let url = services::redis();
+    let proxy = Proxy::start(url.trim_start_matches("redis://"));
+    let (connect_timeout, timeout) = (Duration::from_millis(400), Duration::from_millis(500));
+    let through = redis::settings(&proxy.in_front_of(&url));
+    let settings = RedisSettings { pool: 1, connect_timeout, timeout, ..through };
+    let cache = RedisCache::new(redis::link_of(&settings), 1000);
+    (proxy, cache)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_whose_call_was_given_up_is_not_used_again() {
+    let (proxy, cache) = one_connection();
+    cache.put("k", Bytes::from_static(b"old"), LONG).await.unwrap();
+    cache.put("k", Bytes::from_static(b"v"), LONG).await.unwrap();
+    assert_eq!(proxy.accepted(), 1, "what was answered is used again");
+    // The look at the connection before a call takes half of this, the call the other half and more.
+    proxy.set(Mode::Latency(Duration::from_millis(150)));
+    let fault = cache.get("k").await.unwrap_err();
+    assert_eq!(fault.class, FailureClass::Dependency, "{fault}");
+    proxy.set(Mode::Pass);
+    assert_eq!(cache.get("k").await.unwrap(), Some(Bytes::from_static(b"v")));
+    assert_eq!(proxy.accepted(), 2, "its answer may still come");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_gets_no_connection_of_the_pool_hears_that_it_is_used_up() {
+    let (proxy, cache) = one_connection();
+    cache.put("k", Bytes::from_static(b"v"), LONG).await.unwrap();
+    proxy.set(Mode::HalfOpen);
+    let first = tokio::spawn(cache.get("k"));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let fault = cache.get("k").await.unwrap_err();
+    assert_eq!(fault.class, FailureClass::Overload, "{fault}");
+    assert!(fault.what.contains("store.cache.pool"), "{fault}");
+    first.await.unwrap().expect_err("nothing came");
+}
+
 #[tokio::test]
 async fn redis_by_tls_takes_the_right_authority_and_no_other() {
     let url = services::shared("redis", "OBTRACE_TEST_REDIS_TLS");

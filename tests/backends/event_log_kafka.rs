@@ -25,17 +25,17 @@ use super::event_log::{Log, PATIENCE, append, record, texts};
 use super::services::{self, KafkaCluster, Private};
 
 /// A prefix that no other test and no earlier run has.
-fn fresh_prefix() -> String {
+pub(super) fn fresh_prefix() -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     format!("t{:x}.{number}.", obtrace::clock::unix_nanos() / 1000)
 }
 
-fn topic(name: &str, partitions: u32) -> KafkaTopic {
+pub(super) fn topic(name: &str, partitions: u32) -> KafkaTopic {
     KafkaTopic { name: name.into(), partitions, consumed: true, retention_age: None, retention_bytes: None }
 }
 
-fn settings_at(brokers: &str, prefix: &str) -> KafkaLogConfig {
+pub(super) fn settings_at(brokers: &str, prefix: &str) -> KafkaLogConfig {
     let brokers = brokers.split(',').map(str::to_owned).collect();
     KafkaLogConfig {
         prefix: prefix.into(),
@@ -44,21 +44,21 @@ fn settings_at(brokers: &str, prefix: &str) -> KafkaLogConfig {
     }
 }
 
-fn settings(prefix: &str) -> KafkaLogConfig {
+pub(super) fn settings(prefix: &str) -> KafkaLogConfig {
     settings_at(&services::kafka(), prefix)
 }
 
-async fn open(config: KafkaLogConfig) -> KafkaLog {
+pub(super) async fn open(config: KafkaLogConfig) -> KafkaLog {
     let log = KafkaLog::open(config).expect("open");
     log.reached(PATIENCE).await.expect("the brokers answer");
     log
 }
 
-fn close(log: &KafkaLog) {
+pub(super) fn close(log: &KafkaLog) {
     log.close(Duration::from_secs(10)).expect("closed in order");
 }
 
-fn shared(log: &KafkaLog) -> Log {
+pub(super) fn shared(log: &KafkaLog) -> Log {
     Arc::new(log.clone())
 }
 
@@ -72,16 +72,16 @@ mod contract {
     super::super::event_log::contract!(super::with_kafka_log);
 }
 
-fn at(offset: u64, metadata: &str) -> Committed {
+pub(super) fn at(offset: u64, metadata: &str) -> Committed {
     Committed { offset, metadata: metadata.into() }
 }
 
 /// Everything from `from` on.
-async fn read_all(log: &Log, topic: &str, partition: u32, from: u64) -> Vec<(u64, String)> {
+pub(super) async fn read_all(log: &Log, topic: &str, partition: u32, from: u64) -> Vec<(u64, String)> {
     texts(&log.read(topic, partition, from, 10_000, usize::MAX).await.expect("read"))
 }
 
-fn words(records: &[(u64, String)]) -> Vec<&str> {
+pub(super) fn words(records: &[(u64, String)]) -> Vec<&str> {
     records.iter().map(|(_, text)| text.as_str()).collect()
 }
 
@@ -220,13 +220,13 @@ async fn offsets_without_a_record_are_passed_over() {
 // === groups ===
 
 /// Waits until `good` says so of what is assigned.
-async fn until(assigned: &mut watch::Receiver<Assigned>, good: impl Fn(&Assigned) -> bool) {
+pub(super) async fn until(assigned: &mut watch::Receiver<Assigned>, good: impl Fn(&Assigned) -> bool) {
     let found = timeout(PATIENCE * 2, assigned.wait_for(|now| good(now))).await;
     found.unwrap_or_else(|_| panic!("the group gives and takes")).expect("open");
 }
 
 /// Claims a partition that the group is about to give.
-async fn claim_in_time(log: &Log, topic: &str, partition: u32) -> Committed {
+pub(super) async fn claim_in_time(log: &Log, topic: &str, partition: u32) -> Committed {
     let until = Instant::now() + PATIENCE * 2;
     loop {
         match log.claim("g", topic, partition).await {
@@ -510,7 +510,7 @@ fn a_certificate_that_is_not_there_is_a_matter_of_settings() {
 
 // === faults that a real broker does not show on demand ===
 
-async fn with_faulty_brokers<F: Future<Output = ()>>(
+pub(super) async fn with_faulty_brokers<F: Future<Output = ()>>(
     test: impl FnOnce(Log, Rc<MockCluster<'static, rdkafka::producer::DefaultProducerContext>>) -> F,
 ) {
     let cluster = Rc::new(MockCluster::new(3).unwrap());

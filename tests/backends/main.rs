@@ -10,6 +10,7 @@ mod engine;
 mod event_log;
 mod event_log_embedded;
 mod event_log_kafka;
+mod event_log_kafka_groups;
 mod leases;
 mod locks;
 #[path = "../support/engine.rs"]

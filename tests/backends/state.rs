@@ -10,6 +10,7 @@ use obtrace::backends::state::{KeyUse, StateStore};
 use obtrace::domain::deploy::{Deploy, DeployQuery};
 use obtrace::domain::failure::FailureClass;
 use obtrace::domain::usage::{Day, Usage, UsageRow};
+use obtrace::domain::versions::VersionSeen;
 
 use crate::pg::Database;
 use crate::services;
@@ -85,7 +86,7 @@ fn deploy(service: &str, version: &str, at_ms: u64) -> Deploy {
 }
 
 fn all() -> DeployQuery {
-    DeployQuery { service: None, from_ms: 0, until_ms: u64::MAX, most: 100 }
+    DeployQuery { service: None, from_ms: 0, until_ms: u64::MAX, after: None, most: 100 }
 }
 
 pub async fn deploys_are_kept_by_tenant_and_read_newest_first(state: State) {
@@ -104,10 +105,10 @@ pub async fn deploys_are_kept_by_tenant_and_read_newest_first(state: State) {
 }
 
 pub async fn a_deploy_told_twice_is_one_and_the_first_teller_stays(state: State) {
-    state.put_deploy("a", deploy("cart", "1", 10)).await.unwrap();
+    assert!(state.put_deploy("a", deploy("cart", "1", 10)).await.unwrap(), "it is new");
     let again = Deploy { who: "other".into(), ..deploy("cart", "1", 10) };
-    state.put_deploy("a", again).await.unwrap();
-    state.put_deploy("b", deploy("cart", "1", 10)).await.unwrap();
+    assert!(!state.put_deploy("a", again).await.unwrap(), "it was there");
+    assert!(state.put_deploy("b", deploy("cart", "1", 10)).await.unwrap(), "of another tenant");
     assert_eq!(state.deploys("a", all()).await.unwrap(), [deploy("cart", "1", 10)]);
     let quote = deploy("car't; DROP TABLE deploys", "\u{1F980}\\", 11);
     state.put_deploy("a", quote.clone()).await.unwrap();
@@ -122,6 +123,65 @@ pub async fn old_deploys_are_forgotten_when_told_so(state: State) {
     assert_eq!(state.forget_deploys_before(30).await.unwrap(), 4, "of all tenants");
     assert_eq!(state.forget_deploys_before(30).await.unwrap(), 0);
     assert_eq!(state.deploys("b", all()).await.unwrap(), [deploy("cart", "1", 30)]);
+}
+
+fn seen(tenant: &str, version: &str, at_ms: u64) -> VersionSeen {
+    VersionSeen { tenant: tenant.into(), service: "cart".into(), version: version.into(), at_ms }
+}
+
+fn change(version: &str, at_ms: u64) -> Deploy {
+    Deploy { who: "".into(), ..deploy("cart", version, at_ms) }
+}
+
+pub async fn a_version_that_follows_another_is_a_marker_of_its_earliest_time(state: State) {
+    let pay = VersionSeen { service: "pay".into(), ..seen("a", "5", 40) };
+    // Out of order: the earlier one is the first all the same.
+    state.note_versions(vec![seen("a", "2", 20), seen("b", "9", 5), pay, seen("a", "1", 10)]).await.unwrap();
+    assert_eq!(state.deploys("a", all()).await.unwrap(), [change("2", 20)]);
+    assert!(state.deploys("b", all()).await.unwrap().is_empty(), "a first version is no change");
+    // Another process saw both, the one earlier and the other later; a restart sees them again.
+    for at in [18, 25, 18] {
+        state.note_versions(vec![seen("a", "1", at + 1), seen("a", "2", at)]).await.unwrap();
+    }
+    assert_eq!(state.deploys("a", all()).await.unwrap(), [change("2", 18)], "once, at its earliest time");
+    state.note_versions(vec![seen("b", "8", 5)]).await.unwrap();
+    assert!(state.deploys("b", all()).await.unwrap().is_empty(), "of one time, neither follows the other");
+    state.put_deploy("a", deploy("cart", "2", 17)).await.unwrap();
+    state.put_deploy("a", deploy("cart", "2", 18)).await.unwrap();
+    let both = [change("2", 18), deploy("cart", "2", 18), deploy("cart", "2", 17)];
+    assert_eq!(state.deploys("a", all()).await.unwrap(), both, "what is told and what is seen both stand");
+}
+
+pub async fn pages_of_markers_neither_double_nor_leave_out(state: State) {
+    let names = ["", "a", "B", "b", "ä", "z z"];
+    state.note_versions(vec![seen("a", "0", 1), seen("a", "a", 10), seen("a", "z", 10)]).await.unwrap();
+    for (n, name) in names.iter().enumerate().skip(1) {
+        for at in [9, 10, 11] {
+            state.put_deploy("a", deploy(name, &format!("{}", n % 3), at)).await.unwrap();
+        }
+    }
+    let whole = state.deploys("a", all()).await.unwrap();
+    assert_eq!(whole.len(), 17);
+    for most in [1, 2, 5] {
+        let (mut paged, mut after) = (Vec::new(), None);
+        loop {
+            let page = state.deploys("a", DeployQuery { after, most, ..all() }).await.unwrap();
+            let Some(last) = page.last().cloned() else { break };
+            paged.extend(page);
+            after = Some(last);
+        }
+        assert_eq!(paged, whole, "{most} at a time");
+    }
+}
+
+pub async fn versions_are_forgotten_when_they_were_last_seen_long_ago(state: State) {
+    state.note_versions(vec![seen("a", "1", 10), seen("a", "2", 20), seen("b", "1", 10)]).await.unwrap();
+    state.note_versions(vec![seen("b", "1", 50), seen("a", "2", 50)]).await.unwrap();
+    assert_eq!(state.forget_versions_before(50).await.unwrap(), 1, "the other two are still seen");
+    assert_eq!(state.forget_versions_before(50).await.unwrap(), 0);
+    assert_eq!(state.deploys("a", all()).await.unwrap(), [change("2", 20)], "it stays a change");
+    state.note_versions(vec![seen("b", "2", 60)]).await.unwrap();
+    assert_eq!(state.deploys("b", all()).await.unwrap(), [change("2", 60)]);
 }
 
 fn sqlite(dir: &Path) -> State {
@@ -164,6 +224,9 @@ contract!(
     deploys_are_kept_by_tenant_and_read_newest_first,
     a_deploy_told_twice_is_one_and_the_first_teller_stays,
     old_deploys_are_forgotten_when_told_so,
+    a_version_that_follows_another_is_a_marker_of_its_earliest_time,
+    pages_of_markers_neither_double_nor_leave_out,
+    versions_are_forgotten_when_they_were_last_seen_long_ago,
     the_check_leaves_nothing_behind,
 );
 

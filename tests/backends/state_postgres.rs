@@ -10,13 +10,14 @@ use obtrace::backends::state::{KeyUse, StateStore};
 use obtrace::domain::deploy::{Deploy, DeployQuery};
 use obtrace::domain::failure::FailureClass;
 use obtrace::domain::usage::{Day, Usage, UsageRow};
+use obtrace::domain::versions::VersionSeen;
 use tokio::runtime::Handle;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Transaction};
 
 use crate::pg::{self, Database};
 use crate::proxy::{Mode, Proxy};
-use crate::services;
+use crate::services::{self, Private};
 
 fn state(settings: &PgSettings) -> PgState {
     PgState::new(settings, Handle::current()).expect("settings")
@@ -28,6 +29,10 @@ async fn database() -> Database {
 
 fn marker() -> Deploy {
     Deploy { service: "cart".into(), version: "1".into(), at_ms: 10, who: "ci".into() }
+}
+
+fn version() -> VersionSeen {
+    VersionSeen { tenant: "a".into(), service: "cart".into(), version: "1".into(), at_ms: 10 }
 }
 
 fn total(tenant: &str) -> UsageRow {
@@ -128,6 +133,7 @@ async fn every_statement_as_a_foreign_tenant_meets_nothing() {
     let store = state(&database.settings("obtrace_app"));
     store.put_usage(vec![total("a")]).await.unwrap();
     store.put_deploy("a", marker()).await.unwrap();
+    store.note_versions(vec![version()]).await.unwrap();
     let mut client = pg::connect(&database.url("obtrace_app")).await;
     let denied = |result: &Result<u64, String>| matches!(result, Ok(0)) || result == &Err("42501".into());
     for (name, statement) in statements::ALL.iter().filter(|(_, statement)| statement.who != Who::Process) {
@@ -146,7 +152,10 @@ async fn every_statement_as_a_foreign_tenant_meets_nothing() {
     }
     // Tables of the process have no rows of tenants to see.
     for (name, statement) in statements::ALL.iter().filter(|(_, statement)| statement.who == Who::Process) {
-        assert!(!["usage ", "deploys "].iter().any(|table| statement.text.contains(table)), "{name}");
+        assert!(
+            !["usage ", "deploys ", "versions "].iter().any(|table| statement.text.contains(table)),
+            "{name}"
+        );
     }
     assert_eq!(store.usage(Day(1)).await.unwrap(), [total("a")], "nothing was changed");
 }
@@ -157,12 +166,15 @@ async fn the_keeper_of_the_books_reads_usage_removes_what_is_old_and_no_more() {
     let store = state(&database.settings("obtrace_app"));
     store.put_usage(vec![total("a"), total("b")]).await.unwrap();
     store.put_deploy("a", marker()).await.unwrap();
+    store.note_versions(vec![version()]).await.unwrap();
     let mut client = pg::connect(&database.url("obtrace_app")).await;
     for text in [
         "INSERT INTO usage VALUES ('a', 1, 'x', 1, 1, 1, 1)",
         "UPDATE usage SET spans = 0",
         "SELECT service FROM deploys",
         "UPDATE deploys SET who = 'x'",
+        "SELECT service FROM versions",
+        "UPDATE versions SET changed = 1",
         "SELECT name FROM key_uses",
         "CREATE TABLE mine (x int)",
         "DROP TABLE usage",
@@ -190,7 +202,7 @@ async fn a_transaction_leaves_no_tenant_behind_on_its_connection() {
     let admin = pg::connect(&database.admin_url()).await;
     let pid = "SELECT pid FROM pg_stat_activity WHERE application_name = 'obtrace' AND datname = current_database()";
     let before: i32 = admin.query_one(pid, &[]).await.unwrap().get(0);
-    let query = DeployQuery { service: None, from_ms: 0, until_ms: 99, most: 9 };
+    let query = DeployQuery { service: None, from_ms: 0, until_ms: 99, after: None, most: 9 };
     assert!(store.deploys("b", query).await.unwrap().is_empty());
     assert_eq!(
         admin.query_one(pid, &[]).await.unwrap().get::<_, i32>(0),
@@ -235,6 +247,20 @@ async fn a_plan_says_what_is_to_come_and_of_many_who_migrate_one_applies() {
         "SELECT count(*) FROM pg_tables WHERE schemaname = 'obtrace' AND tableowner <> 'obtrace_owner'";
     let admin = pg::connect(&database.admin_url()).await;
     assert_eq!(admin.query_one(owner, &[]).await.unwrap().get::<_, i64>(0), 0, "one role owns all");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_make_roles_and_is_no_superuser_sets_a_database_up() {
+    let server = Private::start("postgres");
+    let database = Database::managed(&server.line("OBTRACE_TEST_POSTGRES")).await;
+    migrate::migrate(&database.place()).await.expect("the schema");
+    let store = state(&database.settings("obtrace_app"));
+    store.check().await.expect("it works");
+    store.put_usage(vec![total("a")]).await.unwrap();
+    assert_eq!(store.usage(Day(1)).await.unwrap(), [total("a")]);
+    let admin = pg::connect(&database.admin_url()).await;
+    let rights = "SELECT pg_has_role('manager', 'obtrace_owner', 'USAGE')";
+    assert!(!admin.query_one(rights, &[]).await.unwrap().get::<_, bool>(0), "the manager owns nothing of it");
 }
 
 #[tokio::test]
@@ -339,6 +365,26 @@ async fn a_call_that_waits_for_a_lock_ends_by_its_deadline_and_frees_its_connect
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_gets_no_connection_of_the_pool_hears_that_it_is_used_up() {
+    let database = database().await;
+    let store =
+        state(&PgSettings { pool: 1, timeout: Duration::from_secs(2), ..database.settings("obtrace_app") });
+    store.check().await.unwrap();
+    let mut admin = pg::connect(&database.admin_url()).await;
+    let lock = admin.transaction().await.unwrap();
+    lock.batch_execute("LOCK TABLE obtrace.usage").await.unwrap();
+    let first = tokio::spawn({
+        let store = store.clone();
+        async move { store.put_usage(vec![total("a")]).await }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let fault = store.check().await.unwrap_err();
+    assert_eq!(fault.class, FailureClass::Overload, "{fault}");
+    assert!(fault.what.contains("store.state.pool"), "{fault}");
+    first.await.unwrap().expect_err("the lock was held");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_loses_a_deadlock_is_tried_again() {
     let database = database().await;
     let store = state(&database.settings("obtrace_app"));
@@ -371,7 +417,21 @@ async fn who_loses_a_deadlock_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_database_or_url_is_for_the_operator() {
+async fn a_wrong_password_is_for_the_operator() {
+    let server = Private::start("postgres");
+    let admin = server.line("OBTRACE_TEST_POSTGRES");
+    let making = "CREATE ROLE obtrace_scram LOGIN PASSWORD 'right-word'";
+    pg::connect(&admin).await.batch_execute(making).await.unwrap();
+    let with = |word: &str| admin.replacen("postgres@", &format!("obtrace_scram:{word}@"), 1);
+    pg::connect(&with("right-word")).await.batch_execute("SELECT 1").await.expect("the right one");
+    let fault = state(&pg::settings(&with("secret-word"))).check().await.unwrap_err();
+    assert_eq!(fault.class, FailureClass::Config, "{fault}");
+    assert!(fault.what.contains("see to user and password"), "{fault}");
+    assert!(!fault.what.contains("secret-word"), "{fault}");
+}
+
+#[tokio::test]
+async fn a_wrong_database_or_url_is_for_the_operator() {
     let database = database().await;
     let good = database.url("obtrace_app");
     let elsewhere = format!("{}_not_there", good);

@@ -28,6 +28,14 @@ fn one_fault_gives_one_clear_error() {
             "[telemetry.engine]\ncolour = 1",
             "F:2: unknown key telemetry.engine.colour, known here: library, memory_limit, connections, start_timeout, stop_timeout",
         ),
+        (
+            "[store.state]\nbackend = \"postgres\"\nurl = \"postgres://h/d\"\nconnect_timeout = \"6s\"",
+            "F:4: store.state.connect_timeout does not fit: connect_timeout is 6s, and a call has 5s (timeout) in all",
+        ),
+        (
+            "[store.cache]\nbackend = \"redis\"\nurl = \"redis://h\"\ntimeout = \"100ms\"",
+            "F:4: store.cache.timeout does not fit: connect_timeout is 400ms, and a call has 100ms (timeout) in all",
+        ),
         ("ingest = 5", "F:1: ingest: expected a table, found the number 5"),
         (
             "[ingest]\nmax_body = \"64 apples\"",
@@ -72,6 +80,10 @@ fn one_fault_gives_one_clear_error() {
         (
             "[serve]\nhttp = \"127.0.0.1:4318\"",
             "F:2: serve.http does not fit: serve.http and ingest.otlp_http are both 127.0.0.1:4318",
+        ),
+        (
+            "[stream]\nmax_record_bytes = \"901MiB\"\nqueue_bytes = \"1GiB\"\nbackend = \"kafka\"\nkafka.brokers = [\"k:9092\"]",
+            "F:2: stream.max_record_bytes must be at most 900MiB with backend = \"kafka\": its clients take no more",
         ),
         (
             "[stream]\ncompression = \"lz\"",

@@ -17,19 +17,19 @@ use crate::support::{Obtrace, Options, binary, post, wait};
 
 const WITHIN: Duration = Duration::from_secs(60);
 /// What takes in and answers; the workers come and go.
-const FRONT: &str = "roles=ingest-edge,query-gateway";
-const WORKER: &str = "roles=worker-otlp";
+pub(crate) const FRONT: &str = "roles=ingest-edge,query-gateway";
+pub(crate) const WORKER: &str = "roles=worker-otlp";
 
 /// What the processes of a test share.
-struct Site {
+pub(crate) struct Site {
     dir: tempfile::TempDir,
-    store: Store,
-    brokers: String,
-    prefix: String,
+    pub(crate) store: Store,
+    pub(crate) brokers: String,
+    pub(crate) prefix: String,
 }
 
 impl Site {
-    fn at(brokers: String) -> Self {
+    pub(crate) fn at(brokers: String) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = tempfile::tempdir().expect("tempdir");
@@ -53,7 +53,7 @@ impl Site {
         options
     }
 
-    fn start(&self, name: &str, more: &[&str]) -> Obtrace {
+    pub(crate) fn start(&self, name: &str, more: &[&str]) -> Obtrace {
         Obtrace::start(&self.dir.path().join(name), self.options(more))
     }
 
@@ -95,7 +95,7 @@ fn consumers(of: &Obtrace) -> usize {
     node(of, "stream_in.consumers")["children"].as_array().map_or(0, Vec::len)
 }
 
-fn until(what: &str, mut good: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut good: impl FnMut() -> bool) {
     let until = Instant::now() + WITHIN;
     while !good() {
         assert!(Instant::now() < until, "{what} after {WITHIN:?}");
@@ -248,11 +248,16 @@ fn a_worker_killed_between_insert_and_commit_doubles_nothing() {
     let mut front = site.start("front", &[FRONT]);
     let mut options = site.options(&[WORKER, "supervision.watchdog.condemn_after=1m"]);
     options.env.push(("OBTRACE_CHAOS".into(), "consumer.before_commit=stall@9*1".into()));
+    let said = site.path("killed.stderr");
+    options.stderr = Some(said.clone());
     let mut killed = Obtrace::start(&site.path("killed"), options);
     until("it has all partitions", || consumers(&killed) == 18);
     let load = load(&front, &site.path("journal"), 10, 1500);
-    // By then its thread stands still, with a block stored and not committed.
-    sleep(Duration::from_secs(5));
+    // From then on its thread stands still, with a block stored and not committed.
+    until("it stands between insert and commit", || {
+        std::fs::read_to_string(&said)
+            .is_ok_and(|text| text.contains("planted stall at consumer.before_commit"))
+    });
     killed.kill9();
     let mut next = site.start("next", &[WORKER]);
     nothing_lost_or_doubled(load);

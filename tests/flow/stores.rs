@@ -166,6 +166,23 @@ fn fail_open(obtrace: &Obtrace) -> f64 {
 }
 
 #[test]
+fn a_plan_is_known_and_held_where_redis_is_slower_than_a_request_may_wait() {
+    const RATE: u32 = 1;
+    let dir = tempfile::tempdir().expect("tempdir");
+    let redis = Private::start("redis");
+    let url = redis.line("OBTRACE_TEST_REDIS");
+    let proxy = Proxy::start(url.trim_start_matches("redis://"));
+    // Ten times what a request waits, before anything is known.
+    proxy.set(Mode::Latency(Duration::from_millis(25)));
+    let through = proxy.in_front_of(&url);
+    let set = ["store.cache.backend=redis", "telemetry.engine.memory_limit=512MiB"];
+    let env = [("OBTRACE__STORE__CACHE__URL", through.as_str())];
+    let edge = Obtrace::start(&dir.path().join("data"), options(&set, &env, config(dir.path(), RATE)));
+    until("the plan is known to requests", || send(&edge, "paced-key") == 429);
+    assert_eq!(plan_at(&edge), "paced");
+}
+
+#[test]
 fn with_redis_frozen_or_slow_two_edges_hold_the_rate_but_for_a_lease_each_and_nobody_waits() {
     const RATE: usize = 40;
     let dir = tempfile::tempdir().expect("tempdir");
@@ -266,4 +283,27 @@ fn with_the_bucket_away_data_comes_in_and_parts_that_were_left_are_swept() {
     server.start_again();
     until("it is back", || state_of(&obtrace, "store.blobs") == "running");
     assert_eq!(obtrace.stop().code(), Some(0));
+}
+
+#[test]
+fn processes_that_share_redis_sweep_each_its_own_folder() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let redis = Private::start("redis");
+    let env = [("OBTRACE__STORE__CACHE__URL", redis.line("OBTRACE_TEST_REDIS"))];
+    let env = env.each_ref().map(|(key, url)| (*key, url.as_str()));
+    let set = ["store.cache.backend=redis", "telemetry.engine.memory_limit=512MiB"];
+    let mut edges = ["a", "b"].map(|name| {
+        let data = dir.path().join(name);
+        let left = data.join("blobs/paced/x#1");
+        std::fs::create_dir_all(left.parent().expect("a folder")).expect("folder");
+        let file = std::fs::File::create(&left).expect("a file");
+        file.set_modified(std::time::UNIX_EPOCH).expect("its time");
+        (Obtrace::start(&data, options(&set, &env, config(dir.path(), 0))), left)
+    });
+    for (_, left) in &edges {
+        until("what a write had left is removed", || !left.exists());
+    }
+    for (edge, _) in &mut edges {
+        assert_eq!(edge.stop().code(), Some(0));
+    }
 }

@@ -115,9 +115,13 @@ fn with_state_and_blobs_out_of_reach_everything_comes_in_and_the_tree_says_so() 
         let node = store["children"].as_array().unwrap().iter().find(|n| n["path"] == path).unwrap().clone();
         node["state"] == "degraded"
     };
+    let deploys = || obtrace.try_get_as("/api/v1/deploys", Some("large-key")).expect("an answer");
+    let (status, problem) = deploys();
+    assert_eq!((status, &problem["title"]), (503, &json!("State store unavailable")), "{problem}");
     until("both are degraded", || degraded(&obtrace, "store.state") && degraded(&obtrace, "store.blobs"));
     std::fs::remove_file(data.join("state")).expect("remove");
     std::fs::remove_file(data.join("blobs")).expect("remove");
     until("both are back", || !degraded(&obtrace, "store.state") && !degraded(&obtrace, "store.blobs"));
+    assert_eq!(deploys().0, 200);
     assert_eq!(obtrace.stop().code(), Some(0));
 }

@@ -31,8 +31,9 @@ impl Drop for Bucket {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             // Where the test has ended the server, there is nothing to remove.
-            let within = tokio::time::timeout(Duration::from_secs(20), remove(&settings));
-            runtime.block_on(async { within.await.ok() });
+            let removing =
+                async { tokio::time::timeout(Duration::from_secs(20), remove(&settings)).await.ok() };
+            runtime.block_on(removing);
         });
         emptying.join().ok();
     }

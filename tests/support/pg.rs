@@ -31,11 +31,21 @@ impl Database {
             .expect("create");
         let lock = format!("SELECT pg_advisory_lock({ROLES_LOCK})");
         server.batch_execute(&lock).await.expect("lock");
-        let own = connect(&this.admin_url()).await;
-        own.batch_execute(POSTGRES_ROLES).await.expect("roles");
-        for role in ["obtrace_app", "obtrace_migrate"] {
-            let set = format!("ALTER ROLE {role} PASSWORD '{PASSWORD}'");
-            own.batch_execute(&set).await.expect("password");
+        make_roles(&connect(&this.admin_url()).await).await;
+        this
+    }
+
+    /// A database on a server where there are no roles yet, which `manager` makes: twice, and as one who may make roles
+    /// and is no superuser.
+    pub async fn managed(admin: &str) -> Self {
+        let this = Self { admin: admin.to_owned(), name: "managed".to_owned() };
+        let server = connect(admin).await;
+        server.batch_execute("CREATE ROLE manager LOGIN CREATEROLE").await.expect("a manager");
+        let create = "CREATE DATABASE managed OWNER manager TEMPLATE template0";
+        server.batch_execute(create).await.expect("create");
+        let manager = connect(&this.url("manager")).await;
+        for _ in 0..2 {
+            make_roles(&manager).await;
         }
         this
     }
@@ -96,6 +106,14 @@ impl Drop for Database {
             });
         });
         dropping.join().ok();
+    }
+}
+
+async fn make_roles(admin: &Client) {
+    admin.batch_execute(POSTGRES_ROLES).await.expect("roles");
+    for role in ["obtrace_app", "obtrace_migrate"] {
+        let set = format!("ALTER ROLE {role} PASSWORD '{PASSWORD}'");
+        admin.batch_execute(&set).await.expect("password");
     }
 }
 

@@ -17,6 +17,7 @@ use crate::domain::sift::{self, Sifted, TimeWindow};
 use crate::messages::ingest::ReceiveExport;
 use crate::wire::envelope::to_record_headers;
 use crate::wire::limits::OtlpLimits;
+use crate::wire::resources::ServiceVersion;
 use crate::wire::{Payload, WireError, compress};
 
 /// Most times its own size that a body may grow when decompressed: telemetry reaches 40, a bomb over 1,000.
@@ -62,6 +63,8 @@ pub struct Prepared {
     pub content_hash: u128,
     /// What was kept and what was refused.
     pub sifted: Sifted,
+    /// Which versions of services sent what was kept.
+    pub versions: Vec<ServiceVersion>,
 }
 
 /// Prepares one request.
@@ -75,8 +78,9 @@ pub fn prepare(request: &ReceiveExport, rules: &AcceptRules) -> Result<Prepared,
     let sifted = sift(&mut payload, &window(request, rules));
     let content_hash = content_hash(request, &body);
     if sifted.kept == 0 {
-        return Ok(Prepared { record: None, content_hash, sifted });
+        return Ok(Prepared { record: None, content_hash, sifted, versions: Vec::new() });
     }
+    let versions = payload.versions();
     let encoded = encode(request, body, &payload, &sifted, rules.format);
     let header = Header {
         schema_version: SCHEMA_VERSION,
@@ -95,7 +99,7 @@ pub fn prepare(request: &ReceiveExport, rules: &AcceptRules) -> Result<Prepared,
     };
     let partition = partition_of(content_hash, rules.partitions);
     let record = to_record(&Envelope { header, payload: encoded });
-    Ok(Prepared { record: Some((partition, record)), content_hash, sifted })
+    Ok(Prepared { record: Some((partition, record)), content_hash, sifted, versions })
 }
 
 /// An envelope as a record of the log.

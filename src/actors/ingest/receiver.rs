@@ -17,6 +17,7 @@ use crate::domain::failure::{Classified, FailureClass};
 use crate::domain::refusal::{Accepted, Refusal};
 use crate::domain::sift::Sifted;
 use crate::domain::usage::{Day, Meter};
+use crate::domain::versions::VersionLog;
 use crate::messages::ingest::ReceiveExport;
 use crate::messages::stream::AppendRecord;
 use crate::supervisors::kernel::chaos;
@@ -24,6 +25,7 @@ use crate::supervisors::kernel::lane::Lease;
 use crate::supervisors::kernel::port::{Port, PortError};
 use crate::supervisors::kernel::seat::{Consume, Seated, Worker};
 use crate::telemetry::metrics::Metrics;
+use crate::wire::resources::ServiceVersion;
 
 /// Actor that turns requests into durable batches.
 pub struct Receiver {
@@ -40,6 +42,8 @@ pub struct Books {
     pub metrics: Metrics,
     /// What tenants used.
     pub meter: Meter,
+    /// Which versions of services came in.
+    pub versions: VersionLog,
 }
 
 impl Receiver {
@@ -62,9 +66,9 @@ impl Consume<ReceiveExport> for Receiver {
         match prepare(&lease, &AcceptRules::new(&config.ingest, self.partitions)) {
             Ok(prepared) => {
                 lease.passed();
-                let (deadline, meter) = (config.ingest.ack_timeout, self.books.meter.clone());
-                let append = Append { producer: self.producer.clone(), deadline, meter };
-                let metrics = self.books.metrics.clone();
+                let (deadline, books) = (config.ingest.ack_timeout, self.books.clone());
+                let metrics = books.metrics.clone();
+                let append = Append { producer: self.producer.clone(), deadline, books };
                 ctx.spawn(wrap_future(async move {
                     let outcome = append.run(&lease, prepared).await;
                     chaos::point("receiver.after");
@@ -86,7 +90,7 @@ impl Consume<ReceiveExport> for Receiver {
 struct Append {
     producer: Port<AppendRecord>,
     deadline: Duration,
-    meter: Meter,
+    books: Books,
 }
 
 impl Append {
@@ -103,6 +107,7 @@ impl Append {
             Ok(Ok(Appended { duplicate, .. })) => {
                 if !duplicate {
                     self.count(request, prepared.sifted.kept);
+                    self.note(request, &prepared.versions);
                 }
                 Ok(accepted(prepared.sifted))
             }
@@ -116,7 +121,15 @@ impl Append {
     fn count(&self, request: &ReceiveExport, records: u64) {
         let today = Day::of_nanos(clock::unix_nanos());
         let tenant = &request.grant.scope.tenant;
-        self.meter.count(tenant, today, request.signal, records, request.body.len() as u64);
+        self.books.meter.count(tenant, today, request.signal, records, request.body.len() as u64);
+    }
+
+    /// Notes which versions of services sent what is on disk: a change of one becomes a deploy marker.
+    fn note(&self, request: &ReceiveExport, versions: &[ServiceVersion]) {
+        let (tenant, at_ms) = (&request.grant.scope.tenant, request.received_at_ns / 1_000_000);
+        for ServiceVersion { service, version } in versions {
+            self.books.versions.see(tenant, service, version, at_ms);
+        }
     }
 }
 

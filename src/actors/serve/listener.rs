@@ -16,18 +16,22 @@ use actix_web::{App, HttpServer};
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 
+use super::deploys::Markers;
 use super::http::admin::{self, AdminDeps};
-use super::http::{ApiDeps, Denied, PartState, QueryPort, Readiness, ScopeResolver, TenantPort, configure};
+use super::http::{
+    ApiDeps, Denied, PartState, QueryPort, Readiness, ScopeResolver, Sender, TenantPort, configure,
+};
 use super::turnstile::Turnstile;
 use crate::clock;
 use crate::config::live::LiveConfig;
 use crate::domain::admin::{AdminAccess, Deed};
-use crate::domain::auth::{KeyLog, KeyTable, key_from_headers};
+use crate::domain::auth::{Grant, KeyLog, KeyTable, key_from_headers};
 use crate::domain::failure::FailureClass;
 use crate::domain::gate::GateAnswer;
 use crate::domain::query::{QueryAnswer, QueryError, QueryRequest};
 use crate::domain::scope::{OWN_TENANT, Scope};
 use crate::messages::serve::RunQuery;
+use crate::messages::store::StateCall;
 use crate::messages::tenant::TenantGate;
 use crate::supervisors::kernel::apart::{self, CLEAR_WITHIN, Estate, Hosted};
 use crate::supervisors::kernel::port::{Port, PortError};
@@ -41,6 +45,8 @@ use crate::supervisors::kernel::tree::SharedView;
 pub struct Gateway {
     /// The query handlers.
     pub queries: Port<RunQuery>,
+    /// The state adapter, which has the deploy markers.
+    pub state: Port<StateCall>,
     /// What tenants may do.
     pub gate: Arc<dyn TenantGate>,
     /// Bounds the queries of one tenant.
@@ -152,6 +158,7 @@ impl Gateway {
                 turnstile: self.turnstile.clone(),
                 config: self.config.clone(),
             }),
+            deploys: Arc::new(Markers::new(self.state.clone(), self.config.clone())),
             scopes: Arc::new(Keys {
                 keys: self.keys.clone(),
                 log: self.key_log.clone(),
@@ -228,11 +235,28 @@ struct Keys {
 /// Header by which an operator asks for Obtrace's own telemetry.
 const TENANT_HEADER: &str = "x-obtrace-tenant";
 
+impl Keys {
+    /// What the key of a request gives, and notes its use.
+    fn grant(&self, headers: &HeaderMap, peer: Option<SocketAddr>) -> Result<Grant, Denied> {
+        let key = key_from_headers(text(headers, "authorization"), text(headers, "x-api-key"));
+        let now_s = clock::unix_nanos() / 1_000_000_000;
+        let grant = self.keys.load().admit(key, peer.map(|peer| peer.ip()), now_s);
+        let grant = grant.map_err(|denied| Denied { reason: denied.to_string() })?;
+        if let Some(name) = &grant.key {
+            self.log.touch(name, now_s);
+        }
+        Ok(grant)
+    }
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
 impl ScopeResolver for Keys {
     fn resolve(&self, headers: &HeaderMap, peer: Option<SocketAddr>) -> Result<Scope, Denied> {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         if headers.contains_key(TENANT_HEADER) {
-            if text(TENANT_HEADER) != Some(OWN_TENANT) {
+            if text(headers, TENANT_HEADER) != Some(OWN_TENANT) {
                 let reason =
                     format!("{TENANT_HEADER} takes {OWN_TENANT} only: any other tenant follows from its key");
                 return Err(Denied { reason });
@@ -240,14 +264,16 @@ impl ScopeResolver for Keys {
             let admitted = self.admin.load().admit(Deed::Look, admin::guard::caller(headers, peer));
             return admitted.map(|_| Scope::own()).map_err(|denied| Denied { reason: denied.to_string() });
         }
-        let key = key_from_headers(text("authorization"), text("x-api-key"));
-        let now_s = clock::unix_nanos() / 1_000_000_000;
-        let grant = self.keys.load().admit(key, peer.map(|peer| peer.ip()), now_s);
-        let grant = grant.map_err(|denied| Denied { reason: denied.to_string() })?;
-        if let Some(name) = &grant.key {
-            self.log.touch(name, now_s);
+        self.grant(headers, peer).map(|grant| grant.scope)
+    }
+
+    fn sender(&self, headers: &HeaderMap, peer: Option<SocketAddr>) -> Result<Sender, Denied> {
+        if headers.contains_key(TENANT_HEADER) {
+            let reason = format!("{TENANT_HEADER} is for looking only: write with a key of the tenant");
+            return Err(Denied { reason });
         }
-        Ok(grant.scope)
+        let Grant { scope, key, .. } = self.grant(headers, peer)?;
+        Ok(Sender { scope, key })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The serve stage (`query-gateway`): the HTTP API and the handlers that run queries.
 
+pub mod deploys;
 pub mod http;
 pub mod listener;
 pub mod query;

@@ -9,13 +9,10 @@ use std::time::Duration;
 
 use actix::AsyncContext;
 use actix::fut::wrap_future;
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
 
 use super::adapter::{Guard, check_from_now_on};
-use crate::backends::blobs::{BlobKey, BlobStore};
-use crate::backends::fault::PortFault;
-use crate::domain::failure::FailureClass;
+use super::selfcheck::SelfCheck;
+use crate::backends::blobs::BlobStore;
 use crate::messages::store::BlobCall;
 use crate::supervisors::kernel::chaos;
 use crate::supervisors::kernel::lane::Lease;
@@ -23,14 +20,12 @@ use crate::supervisors::kernel::policy::BreakerPolicy;
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Consume, Seated, Worker};
 
-/// Whose objects the self-check writes.
-const OWN_TENANT: &str = "_obtrace";
-
 /// Actor over the blob store; its lane's credits bound the calls in flight.
 pub struct BlobAdapter {
     store: Arc<dyn BlobStore>,
     guard: Guard,
     check_every: Duration,
+    check: Arc<SelfCheck>,
 }
 
 impl BlobAdapter {
@@ -42,34 +37,19 @@ impl BlobAdapter {
         breaker: BreakerPolicy,
         probe: &Probe,
     ) -> Self {
-        Self { store, guard: Guard::new("blobs", deadline, breaker, probe), check_every }
+        let guard = Guard::new("blobs", deadline, breaker, probe);
+        Self { store, guard, check_every, check: Arc::new(SelfCheck::new()) }
     }
 }
 
 impl Worker for BlobAdapter {
     fn started(&mut self, _probe: &Probe, ctx: &mut Seated<Self>) {
-        let store = self.store.clone();
-        check_from_now_on(&self.guard, self.check_every, ctx, move || check(store.clone()));
+        let (store, check) = (self.store.clone(), self.check.clone());
+        check_from_now_on(&self.guard, self.check_every, ctx, move || {
+            let (store, check) = (store.clone(), check.clone());
+            Box::pin(async move { check.run(&*store).await })
+        });
     }
-}
-
-/// Writes, reads and removes an object of Obtrace's own.
-fn check(store: Arc<dyn BlobStore>) -> BoxFuture<'static, Result<(), PortFault>> {
-    Box::pin(async move {
-        let id = uuid::Uuid::now_v7().to_string();
-        let (key, body) = (BlobKey::new(OWN_TENANT, &format!("probe/{id}"))?, Bytes::from(id));
-        store.put(&key, body.clone()).await?;
-        let back = store.get(&key, None).await?;
-        store.delete(&key).await?;
-        if back.as_ref() == Some(&body) {
-            return Ok(());
-        }
-        Err(PortFault::new(
-            "blobs",
-            FailureClass::Dependency,
-            "an object just written was not read back whole",
-        ))
-    })
 }
 
 impl Consume<BlobCall> for BlobAdapter {

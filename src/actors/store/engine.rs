@@ -200,7 +200,8 @@ impl Keep {
                 _ = self.probe.drained() => break None,
                 Ok(()) = damage.changed(), if child.is_some() => {
                     let told = damage.borrow_and_update().clone();
-                    if !healed.spend(clock::now() - self.born) {
+                    // Damage that is only told of is no restart: there is a next one when the time has passed.
+                    if healed.try_spend(clock::now() - self.born) {
                         break Some(format!("the engine is started anew, to put damaged data aside: {told}"));
                     }
                     tracing::error!(told, "the engine's data are damaged, and starting it anew did not help");

@@ -5,5 +5,6 @@ pub mod blobs;
 pub mod cache;
 pub mod engine;
 pub mod janitor;
+pub mod selfcheck;
 pub mod state;
 pub mod writer;

@@ -66,8 +66,20 @@ impl Consume<StateCall> for StateAdapter {
                 StateCall::ReadKeyUses(reply) => {
                     reply.send(guard.call(store.key_uses()).await);
                 }
+                StateCall::PutDeploy(tenant, deploy, reply) => {
+                    reply.send(guard.call(store.put_deploy(tenant, deploy.clone())).await);
+                }
+                StateCall::ReadDeploys(tenant, query, reply) => {
+                    reply.send(guard.call(store.deploys(tenant, query.clone())).await);
+                }
                 StateCall::ForgetDeploys(at_ms, reply) => {
                     reply.send(guard.call(store.forget_deploys_before(*at_ms)).await);
+                }
+                StateCall::NoteVersions(seen, reply) => {
+                    reply.send(guard.call(store.note_versions(seen.clone())).await);
+                }
+                StateCall::ForgetVersions(at_ms, reply) => {
+                    reply.send(guard.call(store.forget_versions_before(*at_ms)).await);
                 }
             }
             lease.ack();

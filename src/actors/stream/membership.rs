@@ -3,7 +3,7 @@
 //! In: the set of partitions that the log shows, as it changes. Out: members of the group wanted and wanted no longer. A
 //! partition that went away and came back is another assignment: its consumer is replaced, for its claim is void. On the
 //! way down the consumers drain first, then the group is left, so that others need not wait until they miss us. What may
-//! fail: nothing here; a log in trouble gives no partitions.
+//! fail: the group cannot be joined, which is tried again; a log in trouble gives no partitions.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -15,12 +15,15 @@ use actix::{ActorContext, AsyncContext};
 use parking_lot::Mutex;
 
 use crate::backends::event_log::{Assigned, EventLog};
+use crate::domain::failure::FailureClass;
 use crate::supervisors::kernel::probe::{Drain, Probe};
 use crate::supervisors::kernel::seat::{Seated, Worker};
 use crate::supervisors::kernel::spec::{ChildSpec, Group};
 
 /// How long the group is asked for leave. Shorter than the drain of this actor.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+/// A log that ends the group while it is being closed, ends it when we are told to drain, or about then.
+const DRAIN_WITHIN: Duration = Duration::from_secs(1);
 
 /// Makes the consumer of a topic's partition; `None` where nothing is to be read there.
 pub type MakeConsumer = dyn Fn(&str, u32) -> Option<ChildSpec> + Send + Sync;
@@ -55,17 +58,26 @@ impl Membership {
 impl Worker for Membership {
     fn started(&mut self, probe: &Probe, ctx: &mut Seated<Self>) {
         probe.ready();
-        let follow = follow(self.deps.clone(), probe.clone());
-        ctx.spawn(wrap_future(follow).map(|(), _, ctx: &mut Seated<Self>| ctx.stop()));
+        let (follow, probe) = (follow(self.deps.clone(), probe.clone()), probe.clone());
+        ctx.spawn(wrap_future(follow).map(move |end, _, ctx: &mut Seated<Self>| {
+            if let Err(why) = end {
+                probe.fail(FailureClass::Dependency, why);
+            }
+            ctx.stop();
+        }));
     }
 
     /// The loop sees the request itself, and leaves the group.
     fn drain(&mut self, _probe: &Probe, _reads_lane: bool, _ctx: &mut Seated<Self>) {}
 }
 
-async fn follow(deps: MembershipDeps, probe: Probe) {
+/// Follows the group until it is time to drain.
+///
+/// # Errors
+/// The log gives nothing of the group any more, and is not being closed.
+async fn follow(deps: MembershipDeps, probe: Probe) -> Result<(), &'static str> {
     // A log that is this process's alone has nobody to share with.
-    let Some(mut assigned) = deps.log.assigned(deps.group) else { return };
+    let Some(mut assigned) = deps.log.assigned(deps.group) else { return Ok(()) };
     loop {
         let now = assigned.borrow_and_update().clone();
         probe.gauge("partitions", now.len() as f64);
@@ -81,12 +93,11 @@ async fn follow(deps: MembershipDeps, probe: Probe) {
                         tracing::warn!(group = deps.group, "went without leave: the group waits until it misses us");
                     }
                 }
-                return;
+                return Ok(());
             }
             changed = assigned.changed() => if changed.is_err() {
-                // The log has left the group: it is being closed.
-                let _ = probe.drained().await;
-                return;
+                let drained = tokio::time::timeout(DRAIN_WITHIN, probe.drained()).await;
+                return drained.map(drop).map_err(|_| "the group cannot be joined");
             },
         }
     }
@@ -121,21 +132,32 @@ impl MembershipDeps {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use tokio::sync::watch;
+
     use super::*;
     use crate::supervisors::kernel::policy::Policy;
+    use crate::supervisors::kernel::pools::{INLINE, Pools};
+    use crate::supervisors::kernel::tree::Tree;
 
     struct Idle;
     impl Worker for Idle {}
 
-    struct NoLog;
+    /// A log that does nothing but show what is assigned, after its group could not be joined so many times.
+    #[derive(Default)]
+    struct NoLog {
+        refuses: AtomicU32,
+        shown: watch::Sender<Assigned>,
+    }
 
-    fn deps() -> MembershipDeps {
+    fn deps(log: NoLog) -> MembershipDeps {
         let make = |topic: &str, partition: u32| {
             let name = format!("{topic}-{partition}");
             (topic != "strange").then(|| ChildSpec::worker(name, Policy::default(), |_| Idle).build())
         };
         MembershipDeps {
-            log: Arc::new(NoLog),
+            log: Arc::new(log),
             group: "g",
             consumers: Group::default(),
             make: Arc::new(make),
@@ -149,7 +171,7 @@ mod tests {
 
     #[test]
     fn consumers_come_and_go_with_their_partitions() {
-        let deps = deps();
+        let deps = deps(NoLog::default());
         deps.reconcile(&assigned(&[("t", 0, 1), ("t", 1, 2), ("strange", 0, 3)]));
         assert_eq!(deps.consumers.names(), ["t-0", "t-1"]);
         deps.reconcile(&assigned(&[("t", 1, 2)]));
@@ -160,8 +182,39 @@ mod tests {
         assert!(deps.consumers.names().is_empty());
     }
 
+    #[test]
+    fn a_group_that_cannot_be_joined_is_tried_again_and_costs_no_restarts() {
+        let runtime = || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+            runtime.expect("a runtime can be built")
+        };
+        actix::System::with_tokio_rt(runtime).block_on(async {
+            let log = NoLog { refuses: AtomicU32::new(20), ..NoLog::default() };
+            log.shown.send_replace(assigned(&[("t", 0, 1)]));
+            let deps = deps(log);
+            let group = deps.consumers.clone();
+            let policy = Policy { pool: INLINE.to_owned(), intensity: 2, ..Policy::default() };
+            let members =
+                ChildSpec::worker("members", policy.clone(), move |_| Membership::new(deps.clone()));
+            let root = ChildSpec::supervisor("root", policy, vec![members.build()]);
+            let tree = Tree::start(&root, Pools::new([].into()));
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            assert!(group.names().is_empty());
+            let restarts =
+                |tree: &Tree| tree.view().snapshot().root.find("members").map(|node| node.restarts);
+            assert!(restarts(&tree) >= Some(1), "it is tried again");
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            assert_eq!((restarts(&tree), group.names()), (Some(20), vec!["t-0".to_owned()]));
+            tree.stop(Duration::from_secs(5)).await;
+        });
+    }
+
     mod no_log {
+        use std::sync::atomic::Ordering;
+
         use futures_util::future::BoxFuture;
+        use tokio::sync::watch;
 
         use super::NoLog;
         use crate::backends::event_log::*;
@@ -171,6 +224,11 @@ mod tests {
         }
 
         impl EventLog for NoLog {
+            fn assigned(&self, _: &str) -> Option<watch::Receiver<Assigned>> {
+                let refuses =
+                    self.refuses.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
+                Some(if refuses.is_ok() { watch::channel(Assigned::new()).1 } else { self.shown.subscribe() })
+            }
             fn partitions(&self, _: &str) -> Option<u32> {
                 None
             }

@@ -1,4 +1,4 @@
-//! The producer: appends records to the event log and answers when they are on disk.
+//! The producer: appends records to the event log and answers when they are durable there.
 //!
 //! In: [`AppendRecord`] from the edge and the worker. Out: the log. What may fail: the log, which the reply says.
 
@@ -37,7 +37,7 @@ impl Consume<AppendRecord> for Producer {
     fn consume(&mut self, lease: Lease<AppendRecord>, ctx: &mut Seated<Self>) {
         chaos::point("producer.before");
         let Some(attempt) = self.gate.try_enter() else {
-            lease.reply.send(Err(down()));
+            lease.reply.send(Err(LogError::Down));
             lease.ack();
             return;
         };
@@ -67,8 +67,4 @@ fn report(attempt: Attempt, result: Result<(), &LogError>) {
         // Refused before it came to the disk: says nothing about it.
         Err(_) => drop(attempt),
     }
-}
-
-fn down() -> LogError {
-    LogError::from(std::io::Error::other("the event log counts as down since earlier appends failed"))
 }

@@ -1,7 +1,7 @@
 //! The gate projector: plans and usage in, what each tenant may do out, every 30 s.
 //!
-//! In: the plan source, the process's meter, the totals of all processes in the state store. Out: the totals of this
-//! process into the state store, one [`GateSnapshot`] a tenant into the cache. What may fail: any of the ports. With the
+//! In: the plan source, the process's meter and the versions it saw, the totals of all processes in the state store. Out: the
+//! totals of this process and those versions into the state store, one [`GateSnapshot`] a tenant into the cache. What may fail: any of the ports. With the
 //! state store away it goes on with what it last read and what it counts itself; with the cache away the edge falls back
 //! to letting everybody in. At a drain it writes the totals once more.
 
@@ -15,8 +15,10 @@ use actix::{ActorContext, AsyncContext};
 use crate::backends::plans::PlanSource;
 use crate::clock;
 use crate::config::live::LiveConfig;
+use crate::domain::deploy::KEEP_DAYS;
 use crate::domain::gate::GateSnapshot;
 use crate::domain::usage::{Day, Meter, Usage};
+use crate::domain::versions::VersionLog;
 use crate::messages::store::{CacheCall, StateCall, settled};
 use crate::supervisors::kernel::chaos;
 use crate::supervisors::kernel::port::Port;
@@ -25,8 +27,8 @@ use crate::supervisors::kernel::seat::{Seat, Seated, Worker};
 
 /// Longest wait for one answer of a port.
 const ASK: Duration = Duration::from_secs(10);
-/// Days that totals and deploy markers are kept in the state store.
-const KEEP_DAYS: u32 = 400;
+/// Versions that are written down in one go.
+const MOST_NOTED: usize = 1_000;
 
 /// What the projector works with.
 #[derive(Clone)]
@@ -35,6 +37,8 @@ pub struct ProjectorDeps {
     pub plans: Arc<dyn PlanSource>,
     /// What this process counted.
     pub meter: Meter,
+    /// Which versions of services came in.
+    pub versions: VersionLog,
     /// Name of this process in the totals.
     pub source: Arc<str>,
     /// The state adapter.
@@ -81,7 +85,7 @@ impl Worker for GateProjector {
         let last = Round { deps: self.deps.clone(), probe: probe.clone(), elsewhere: None };
         ctx.spawn(wrap_future::<_, Seat<Self>>(async move { last.flush().await }).map(|written, _, ctx| {
             if let Err(why) = written {
-                tracing::warn!(why, "usage since the last write is not counted");
+                tracing::warn!(why, "usage since the last write is not counted, nor are versions noted");
             }
             ctx.stop();
         }));
@@ -105,8 +109,14 @@ impl Round {
         self.note(flushed.and(read).and(put));
     }
 
-    /// Writes the totals of this process; days that are over and written are forgotten.
+    /// Writes what this process counted and saw.
     async fn flush(&self) -> Result<(), String> {
+        self.flush_totals().await?;
+        self.flush_versions().await
+    }
+
+    /// Writes the totals of this process; days that are over and written are forgotten.
+    async fn flush_totals(&self) -> Result<(), String> {
         let rows = self.deps.meter.totals(&self.deps.source);
         if rows.is_empty() {
             return Ok(());
@@ -116,6 +126,26 @@ impl Round {
         // Yesterday's last requests may still be on their way.
         self.deps.meter.forget_before(yesterday);
         Ok(())
+    }
+
+    /// Writes the versions that this process saw; what cannot be written waits for the next time.
+    async fn flush_versions(&self) -> Result<(), String> {
+        let (seen, over) = self.deps.versions.take(MOST_NOTED);
+        if over > 0 {
+            tracing::warn!(
+                over,
+                "more versions of services than are noted in a day: no deploy markers of these"
+            );
+        }
+        if seen.is_empty() {
+            return Ok(());
+        }
+        let again = seen.clone();
+        let noted = settled(self.deps.state.ask(|reply| StateCall::NoteVersions(seen, reply), ASK).await);
+        if noted.is_err() {
+            self.deps.versions.put_back(again);
+        }
+        noted
     }
 
     async fn read(&mut self, today: Day) -> Result<(), String> {
@@ -132,6 +162,7 @@ impl Round {
             settled(self.deps.state.ask(|reply| StateCall::ForgetUsage(oldest, reply), ASK).await)?;
             let oldest_ms = u64::from(oldest.0) * 86_400_000;
             settled(self.deps.state.ask(|reply| StateCall::ForgetDeploys(oldest_ms, reply), ASK).await)?;
+            settled(self.deps.state.ask(|reply| StateCall::ForgetVersions(oldest_ms, reply), ASK).await)?;
         }
         Ok(())
     }

@@ -58,7 +58,8 @@ pub struct StoredRecord {
     pub record: Record,
 }
 
-/// The answer to an append: the record is on disk (fsync done) when this is returned.
+/// The answer to an append: the record is durable when this is returned. What that means, the log says: synced to the disk
+/// (embedded), or on all replicas in sync (Kafka).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
     /// Offset of the record (of the first copy, if `duplicate`).
@@ -176,6 +177,9 @@ pub enum LogError {
     /// The brokers refuse what an operator has to set right.
     #[error("the event log's brokers refuse: {0}")]
     Settings(String),
+    /// Appends failed a moment ago, so this one was not tried. It may be tried again.
+    #[error("the event log counts as down since earlier appends failed")]
+    Down,
     /// The log is closed.
     #[error("the log is closed")]
     Closed,
@@ -194,7 +198,9 @@ impl Classified for LogError {
             Self::MetadataTooLong { .. } | Self::BeyondEnd { .. } => FailureClass::Bug,
             Self::TooLarge { .. } | Self::Corrupt { .. } => FailureClass::Poison,
             Self::Full => FailureClass::Overload,
-            Self::Io(_) | Self::Away(_) | Self::Closed | Self::OutOfRange { .. } => FailureClass::Dependency,
+            Self::Io(_) | Self::Away(_) | Self::Down | Self::Closed | Self::OutOfRange { .. } => {
+                FailureClass::Dependency
+            }
             Self::Fenced => FailureClass::Fenced,
         }
     }
@@ -205,8 +211,8 @@ pub trait EventLog: Send + Sync + 'static {
     /// Number of partitions of `topic`, or `None` when there is no such topic.
     fn partitions(&self, topic: &str) -> Option<u32>;
 
-    /// Appends a record; resolves when it is on disk. With a `dedup` key that is within the partition's dedup window,
-    /// nothing is written and the offset of the first copy is returned once that copy is on disk.
+    /// Appends a record; resolves when it is durable (see [`Appended`]). With a `dedup` key that is within the partition's
+    /// dedup window, nothing is written and the offset of the first copy is returned once that copy is durable.
     fn append(
         &self,
         topic: &str,
@@ -216,7 +222,7 @@ pub trait EventLog: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<Appended, LogError>>;
 
     /// Reads records from `from` on, in order: at least one if there is one, then up to `max_records` / `max_bytes`.
-    /// Only records that are on disk are returned. Empty when `from` is the end or beyond.
+    /// Only records that are durable are returned. Empty when `from` is the end or beyond.
     /// [`LogError::Corrupt`] comes only when the damage stands at `from` itself; what is readable before it is returned first.
     fn read(
         &self,
@@ -227,10 +233,10 @@ pub trait EventLog: Send + Sync + 'static {
         max_bytes: usize,
     ) -> BoxFuture<'static, Result<Vec<StoredRecord>, LogError>>;
 
-    /// Resolves as soon as a record with an offset of at least `at` is on disk (at once if there is one).
+    /// Resolves as soon as a record with an offset of at least `at` is durable (at once if there is one).
     fn wait_for(&self, topic: &str, partition: u32, at: Offset) -> BoxFuture<'static, Result<(), LogError>>;
 
-    /// First offset still there and the offset one past the last record on disk.
+    /// First offset still there and the offset one past the last durable record.
     fn bounds(&self, topic: &str, partition: u32) -> Result<(Offset, Offset), LogError>;
 
     /// Takes the partition over for a consumer of `group`, fencing every earlier claim, and returns where it stands:

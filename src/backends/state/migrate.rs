@@ -39,6 +39,11 @@ pub const STEPS: &[Step] = &[
         sqlite: include_str!("../../../migrations/sqlite/V2__deploys.sql"),
         postgres: include_str!("../../../migrations/postgres/V2__deploys.sql"),
     },
+    Step {
+        name: "versions",
+        sqlite: include_str!("../../../migrations/sqlite/V3__versions.sql"),
+        postgres: include_str!("../../../migrations/postgres/V3__versions.sql"),
+    },
 ];
 
 /// The roles and the schema in Postgres, which somebody who may make roles runs once for each database.
@@ -210,7 +215,7 @@ fn notes(connection: &Connection) -> rusqlite::Result<Vec<Note>> {
 
 fn apply(connection: &mut Connection, version: i64, step: &Step) -> Result<(), PortFault> {
     let checksum = checksum(step.sqlite);
-    let run = || -> rusqlite::Result<Option<String>> {
+    let mut run = || -> rusqlite::Result<Option<String>> {
         // The lock comes first: two processes that start at once apply it once.
         let write = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let noted = "SELECT checksum FROM schema_migrations WHERE version = ?1";
@@ -226,7 +231,6 @@ fn apply(connection: &mut Connection, version: i64, step: &Step) -> Result<(), P
         write.commit()?;
         Ok(noted)
     };
-    let mut run = run;
     match run().map_err(|error| fault_of(&error))? {
         Some(noted) => same_text(version, step.name, &noted, &checksum),
         None => Ok(()),

@@ -1,6 +1,6 @@
 //! The state port: small facts that must survive a restart, in transactions.
 //!
-//! In: usage totals, key uses, deploy markers. Out: the same, read back. What may fail: [`PortFault`]. One contract
+//! In: usage totals, key uses, deploy markers, versions seen. Out: the same, read back. What may fail: [`PortFault`]. One contract
 //! suite (`tests/backends/state.rs`) runs against every implementation: an SQLite file, and Postgres.
 
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use super::fault::PortFault;
 use crate::domain::deploy::{Deploy, DeployQuery};
 use crate::domain::usage::{Day, UsageRow};
+use crate::domain::versions::VersionSeen;
 
 pub mod migrate;
 pub mod postgres;
@@ -50,14 +51,21 @@ pub trait StateStore: Send + Sync + 'static {
     /// The last use of every key that was used, by name.
     fn key_uses(&self) -> Answer<Vec<KeyUse>>;
 
-    /// Writes a deploy marker of a tenant. The same (service, version, time) again changes nothing.
-    fn put_deploy(&self, tenant: &str, deploy: Deploy) -> Answer<()>;
+    /// Writes a deploy marker of a tenant; true where it is new. The same (service, version, time) again changes nothing.
+    fn put_deploy(&self, tenant: &str, deploy: Deploy) -> Answer<bool>;
 
-    /// The deploy markers of a tenant that `query` asks for, newest first.
+    /// Notes versions that were seen in the telemetry, all or none. One that comes when the store knows another version of its
+    /// service from an earlier time is a change, and from then on a marker of its earliest time; each is noted once.
+    fn note_versions(&self, seen: Vec<VersionSeen>) -> Answer<()>;
+
+    /// The deploy markers of a tenant that `query` asks for, told and seen, newest first; those of one time by their names.
     fn deploys(&self, tenant: &str, query: DeployQuery) -> Answer<Vec<Deploy>>;
 
-    /// Removes the markers of all tenants before a time; returns how many went.
+    /// Removes the markers of all tenants that were told of before a time; returns how many went.
     fn forget_deploys_before(&self, at_ms: u64) -> Answer<u64>;
+
+    /// Removes the versions of all tenants that were last seen before a time; returns how many went.
+    fn forget_versions_before(&self, at_ms: u64) -> Answer<u64>;
 
     /// Writes, reads and removes a row of its own: whether the store takes writes.
     fn check(&self) -> Answer<()>;
@@ -70,4 +78,19 @@ fn signed(number: u64) -> i64 {
 
 fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
+}
+
+/// Behind which marker a list goes on: its time and its names. Every marker is behind the end of time.
+fn after(query: &DeployQuery) -> (u64, [Arc<str>; 3]) {
+    let after = query.after.as_ref();
+    after.map_or_else(
+        || (u64::MAX, std::array::from_fn(|_| Arc::from(""))),
+        |last| (last.at_ms, [&last.service, &last.version, &last.who].map(Arc::clone)),
+    )
+}
+
+/// Versions of a service from the earliest on, so that a later one meets the earlier in the store.
+fn in_order(mut seen: Vec<VersionSeen>) -> Vec<VersionSeen> {
+    seen.sort_by(|a, b| (&a.service, a.at_ms, &a.version).cmp(&(&b.service, b.at_ms, &b.version)));
+    seen
 }

@@ -11,11 +11,12 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, params};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Answer, KeyUse, PORT, StateStore, migrate, signed, statements, unsigned};
+use super::{Answer, KeyUse, PORT, StateStore, after, in_order, migrate, signed, statements, unsigned};
 use crate::backends::fault::PortFault;
 use crate::domain::deploy::{Deploy, DeployQuery};
 use crate::domain::failure::FailureClass;
 use crate::domain::usage::{Day, Usage, UsageRow};
+use crate::domain::versions::VersionSeen;
 
 /// Calls that wait for the thread.
 const QUEUE: usize = 256;
@@ -200,12 +201,25 @@ impl StateStore for SqliteState {
         })
     }
 
-    fn put_deploy(&self, tenant: &str, deploy: Deploy) -> Answer<()> {
+    fn put_deploy(&self, tenant: &str, deploy: Deploy) -> Answer<bool> {
         let tenant = tenant.to_owned();
         self.run(move |connection| {
             let Deploy { service, version, at_ms, who } = &deploy;
             let values = params![tenant, service, version, signed(*at_ms), who];
-            connection.execute(statements::PUT_DEPLOY.text, values).map(drop)
+            connection.execute(statements::PUT_DEPLOY.text, values).map(|rows| rows == 1)
+        })
+    }
+
+    fn note_versions(&self, seen: Vec<VersionSeen>) -> Answer<()> {
+        self.run(move |connection| {
+            let write = connection.transaction()?;
+            {
+                let mut note = write.prepare(statements::NOTE_VERSION.text)?;
+                for VersionSeen { tenant, service, version, at_ms } in in_order(seen) {
+                    note.execute(params![tenant, service, version, signed(at_ms), signed(at_ms)])?;
+                }
+            }
+            write.commit()
         })
     }
 
@@ -214,7 +228,11 @@ impl StateStore for SqliteState {
         self.run(move |connection| {
             let mut read = connection.prepare(statements::READ_DEPLOYS.text)?;
             let service = query.service.as_deref().unwrap_or_default();
-            let values = params![tenant, service, signed(query.from_ms), signed(query.until_ms), query.most];
+            let (after_ms, after) = after(&query);
+            let [from_ms, until_ms, after_ms] = [query.from_ms, query.until_ms, after_ms].map(signed);
+            let [behind, version, who] = after;
+            let values =
+                params![tenant, service, from_ms, until_ms, after_ms, behind, version, who, query.most];
             let rows = read.query_map(values, |row| {
                 let at_ms = unsigned(row.get(2)?);
                 Ok(Deploy { service: text(row, 0)?, version: text(row, 1)?, at_ms, who: text(row, 3)? })
@@ -226,6 +244,13 @@ impl StateStore for SqliteState {
     fn forget_deploys_before(&self, at_ms: u64) -> Answer<u64> {
         self.run(move |connection| {
             let rows = connection.execute(statements::FORGET_DEPLOYS.text, [signed(at_ms)])?;
+            Ok(rows as u64)
+        })
+    }
+
+    fn forget_versions_before(&self, at_ms: u64) -> Answer<u64> {
+        self.run(move |connection| {
+            let rows = connection.execute(statements::FORGET_VERSIONS.text, [signed(at_ms)])?;
             Ok(rows as u64)
         })
     }

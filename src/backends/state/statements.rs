@@ -66,12 +66,32 @@ pub const PUT_DEPLOY: Statement = of(
      ON CONFLICT (tenant, at_ms, service, version) DO NOTHING",
 );
 
-/// The markers of a tenant, newest first: tenant, service or empty text for all, from, until, at most.
+/// The markers of a tenant that were told and the changes of a version that were seen, newest first: tenant, service or empty
+/// text for all, from, until; the marker behind which to go on, by time, service, version and who; at most.
 pub const READ_DEPLOYS: Statement = of(
     Who::Tenant,
-    "SELECT service, version, at_ms, who FROM deploys WHERE tenant = $1 AND ($2 = '' OR service = $2) \
-     AND at_ms >= $3 AND at_ms < $4 ORDER BY at_ms DESC, service, version LIMIT $5",
+    "SELECT service, version, at_ms, who FROM (\
+       SELECT service, version, at_ms, who FROM deploys WHERE tenant = $1 \
+       UNION ALL SELECT service, version, first_ms, '' FROM versions WHERE tenant = $1 AND changed = 1) AS markers \
+     WHERE ($2 = '' OR service = $2) AND at_ms >= $3 AND at_ms < $4 \
+     AND (at_ms < $5 OR (at_ms = $5 AND (service, version, who) > ($6, $7, $8))) \
+     ORDER BY at_ms DESC, service, version, who LIMIT $9",
 );
+
+/// Notes a version that was seen: tenant, service, version, Unix milliseconds twice. The first time goes back only, the last one
+/// forth only; whether it was a change is settled when it is first written.
+pub const NOTE_VERSION: Statement = of(
+    Who::Tenant,
+    "INSERT INTO versions (tenant, service, version, first_ms, last_ms, changed) VALUES ($1, $2, $3, $4, $5, \
+       CASE WHEN EXISTS (SELECT 1 FROM versions AS others WHERE others.tenant = $1 AND others.service = $2 \
+       AND others.version <> $3 AND others.first_ms < $4) THEN 1 ELSE 0 END) \
+     ON CONFLICT (tenant, service, version) DO UPDATE SET \
+     first_ms = CASE WHEN excluded.first_ms < versions.first_ms THEN excluded.first_ms ELSE versions.first_ms END, \
+     last_ms = CASE WHEN excluded.last_ms > versions.last_ms THEN excluded.last_ms ELSE versions.last_ms END",
+);
+
+/// Removes the versions that were last seen before a time.
+pub const FORGET_VERSIONS: Statement = of(Who::Books, "DELETE FROM versions WHERE last_ms < $1");
 
 /// Removes the markers before a time.
 pub const FORGET_DEPLOYS: Statement = of(Who::Books, "DELETE FROM deploys WHERE at_ms < $1");
@@ -84,7 +104,7 @@ pub const PROBE: [Statement; 3] = [
 ];
 
 /// All of them, by name.
-pub const ALL: [(&str, Statement); 11] = [
+pub const ALL: [(&str, Statement); 13] = [
     ("put_usage", PUT_USAGE),
     ("read_usage", READ_USAGE),
     ("forget_usage", FORGET_USAGE),
@@ -93,6 +113,8 @@ pub const ALL: [(&str, Statement); 11] = [
     ("put_deploy", PUT_DEPLOY),
     ("read_deploys", READ_DEPLOYS),
     ("forget_deploys", FORGET_DEPLOYS),
+    ("note_version", NOTE_VERSION),
+    ("forget_versions", FORGET_VERSIONS),
     ("probe_put", PROBE[0]),
     ("probe_read", PROBE[1]),
     ("probe_remove", PROBE[2]),

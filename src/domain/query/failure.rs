@@ -50,6 +50,22 @@ pub enum QueryError {
         /// How long to wait before the next try.
         retry_after: Duration,
     },
+    /// 429: the tenant has had its share for now.
+    #[error("{what}: try again in {} s", retry_after.as_secs().max(1))]
+    OverQuota {
+        /// What there was too much of.
+        what: String,
+        /// How long to wait before the next try.
+        retry_after: Duration,
+    },
+    /// 503: the state store is down; the same request works once it is back, and does no harm twice.
+    #[error("the state store is not reachable: {reason}; the same request may be sent again")]
+    StateAway {
+        /// What was seen of the failure, without addresses or secrets.
+        reason: String,
+        /// How long to wait before the next try.
+        retry_after: Duration,
+    },
     /// 504: no answer within the deadline.
     #[error("no answer in time: ask for a shorter time range or add a filter")]
     Timeout,
@@ -64,8 +80,8 @@ impl Classified for QueryError {
             Self::BadParameter(_) | Self::Unauthorized(_) | Self::NotFound(_) | Self::TooLarge(_) => {
                 FailureClass::Poison
             }
-            Self::Overloaded { .. } => FailureClass::Overload,
-            Self::Unavailable { .. } | Self::Timeout => FailureClass::Dependency,
+            Self::Overloaded { .. } | Self::OverQuota { .. } => FailureClass::Overload,
+            Self::Unavailable { .. } | Self::StateAway { .. } | Self::Timeout => FailureClass::Dependency,
             Self::Internal(_) => FailureClass::Bug,
         }
     }

@@ -58,12 +58,17 @@ impl Problem {
             QueryError::Overloaded { .. } => (429, "overloaded", "Too many queries"),
             QueryError::Internal(_) => (500, "internal", "Internal error"),
             QueryError::Unavailable { .. } => (503, "store-unavailable", "Telemetry store unavailable"),
+            QueryError::OverQuota { .. } => (429, "over-quota", "Over quota"),
+            QueryError::StateAway { .. } => (503, "state-unavailable", "State store unavailable"),
             QueryError::Timeout => (504, "timeout", "Query timed out"),
         };
         let mut problem = Self::new(status, slug, title, error.to_string(), instance);
         match error {
             QueryError::BadParameter(bad) => problem.parameter = Some(bad.parameter.clone()),
-            QueryError::Overloaded { retry_after } | QueryError::Unavailable { retry_after, .. } => {
+            QueryError::Overloaded { retry_after }
+            | QueryError::OverQuota { retry_after, .. }
+            | QueryError::StateAway { retry_after, .. }
+            | QueryError::Unavailable { retry_after, .. } => {
                 problem.retry_after_seconds = Some(retry_after.as_secs().max(1));
             }
             _ => {}
@@ -95,6 +100,8 @@ mod tests {
                 None,
                 Some(2),
             ),
+            (QueryError::OverQuota { what: "a day".into(), retry_after: wait }, 429, None, Some(1)),
+            (QueryError::StateAway { reason: "away".into(), retry_after: wait * 10 }, 503, None, Some(2)),
             (QueryError::Timeout, 504, None, None),
         ];
         for (error, status, parameter, retry) in cases {

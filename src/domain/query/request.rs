@@ -55,7 +55,10 @@ pub struct Page {
 impl Page {
     /// Reads `start`, `end`, `limit` and `cursor`. `query` is everything else that makes the list what it is.
     /// `width` is that of the range without a start, where the list has one of its own.
-    fn parse(
+    ///
+    /// # Errors
+    /// [`BadParameter`] for the first of them that cannot be used.
+    pub fn parse(
         params: &Params,
         asked: Asked,
         width: Option<i64>,

@@ -1,7 +1,7 @@
 //! Named fault points. Without the feature `chaos` they are nothing at all.
 //!
 //! With it, `OBTRACE_CHAOS` plants faults: `point=panic@N` panics at every Nth pass of a point, `point=panic@N*M` at
-//! most M times, `point=stall@N` blocks the thread for 30 s, `stall5s` for so long; where a point is awaited, `hang` waits
+//! most M times, `point=stall@N` blocks the thread for 30 s, `stall5s` for so long, and says so in the log; where a point is awaited, `hang` waits
 //! for ever and `wait250ms` for so long. Several are joined by commas; they hold only while the file `OBTRACE_CHAOS_WHILE`
 //! exists, where that is set. Every worker has the points `PATH.factory`, `PATH.started` and `PATH.stopped`.
 //! `OBTRACE_CHAOS_POISON` makes telemetry poison that holds a certain text: `text=KIND`, also several, where KIND is
@@ -92,7 +92,10 @@ mod planted {
     fn suffer(name: &str, fault: Option<(Kind, u64)>) {
         match fault {
             Some((Kind::Panic, pass)) => panic!("planted fault at {name}, pass {pass}"),
-            Some((Kind::Stall(time), _)) => std::thread::sleep(time),
+            Some((Kind::Stall(time), pass)) => {
+                tracing::warn!(?time, "planted stall at {name}, pass {pass}");
+                std::thread::sleep(time);
+            }
             Some((Kind::Wait(_), _)) | None => {}
         }
     }

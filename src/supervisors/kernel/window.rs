@@ -35,6 +35,16 @@ impl Window {
         self.restarts.len() > self.intensity as usize
     }
 
+    /// Counts a restart at `now` where that does not pass the limit, and else none. True when it did.
+    pub fn try_spend(&mut self, now: Duration) -> bool {
+        self.expire(now);
+        let has_room = self.restarts.len() < self.intensity as usize;
+        if has_room {
+            self.restarts.push_back(now);
+        }
+        has_room
+    }
+
     fn expire(&mut self, now: Duration) {
         while self.restarts.front().is_some_and(|at| now.saturating_sub(*at) > self.period) {
             self.restarts.pop_front();
@@ -70,6 +80,16 @@ mod tests {
         assert!(!window.spend(Duration::from_secs(1)));
         window.limit(2, Duration::from_secs(60));
         assert!(window.spend(Duration::from_secs(50)));
+    }
+
+    #[test]
+    fn restarts_that_are_not_made_do_not_count() {
+        let mut window = Window::new(3, Duration::from_secs(600));
+        // One is asked for each second, for longer than the period.
+        let made: Vec<u64> =
+            (0..=604).filter(|&second| window.try_spend(Duration::from_secs(second))).collect();
+        assert_eq!(made, [0, 1, 2, 601, 602, 603], "there is room again when the first ones have passed");
+        assert!(!Window::new(0, Duration::from_secs(1)).try_spend(Duration::ZERO));
     }
 
     #[test]

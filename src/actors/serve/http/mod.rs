@@ -4,6 +4,7 @@
 //! drops its question with it; no request runs longer than the deadline.
 
 pub mod admin;
+pub mod deploys;
 pub mod docs;
 pub mod health;
 pub mod openapi;
@@ -20,6 +21,7 @@ use futures_util::future::BoxFuture;
 
 use crate::config::live::LiveConfig;
 use crate::config::roles::Role;
+use crate::domain::deploy::{Deploy, DeployQuery};
 use crate::domain::gate::GateAnswer;
 use crate::domain::query::{QueryAnswer, QueryError, QueryRequest};
 use crate::domain::scope::Scope;
@@ -38,6 +40,25 @@ pub trait QueryPort: Send + Sync {
     ) -> BoxFuture<'static, Result<QueryAnswer, QueryError>>;
 }
 
+/// Keeps the deploy markers of tenants.
+pub trait DeployPort: Send + Sync {
+    /// Stores a marker in a scope; true where it is new.
+    fn tell(
+        &self,
+        scope: Scope,
+        deploy: Deploy,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<bool, QueryError>>;
+
+    /// The markers of a scope that are asked for, newest first.
+    fn list(
+        &self,
+        scope: Scope,
+        query: DeployQuery,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Vec<Deploy>, QueryError>>;
+}
+
 /// Knows how a tenant stands.
 pub trait TenantPort: Send + Sync {
     /// Plan, limits and usage of the scope's tenant.
@@ -52,6 +73,15 @@ pub struct Denied {
     pub reason: String,
 }
 
+/// Who may write into a scope.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    /// Whose data it is.
+    pub scope: Scope,
+    /// Name of the key; none for a client on this machine that needs none.
+    pub key: Option<Arc<str>>,
+}
+
 /// Turns credentials into a scope. Nothing else of a request has a say in it.
 pub trait ScopeResolver: Send + Sync {
     /// The scope of a request with these headers from this peer.
@@ -59,6 +89,12 @@ pub trait ScopeResolver: Send + Sync {
     /// # Errors
     /// [`Denied`] when there is no key, an unknown or an expired one.
     fn resolve(&self, headers: &HeaderMap, peer: Option<SocketAddr>) -> Result<Scope, Denied>;
+
+    /// Who writes with these headers from this peer: who may send telemetry. An operator looks, and writes for no tenant.
+    ///
+    /// # Errors
+    /// As [`ScopeResolver::resolve`].
+    fn sender(&self, headers: &HeaderMap, peer: Option<SocketAddr>) -> Result<Sender, Denied>;
 }
 
 /// State of one part of the process, for `/readyz`.
@@ -86,6 +122,8 @@ pub trait Readiness: Send + Sync {
 pub struct ApiDeps {
     /// Answers questions.
     pub queries: Arc<dyn QueryPort>,
+    /// Keeps deploy markers.
+    pub deploys: Arc<dyn DeployPort>,
     /// Makes scopes.
     pub scopes: Arc<dyn ScopeResolver>,
     /// Knows how tenants stand.

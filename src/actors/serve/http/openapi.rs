@@ -3,7 +3,7 @@
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{IntoParams, IntoResponses, Modify, OpenApi};
 
-use super::{admin, docs, health, routes};
+use super::{admin, deploys, docs, health, routes};
 use crate::domain::query::problem::Problem;
 
 /// What a query can answer when it cannot answer.
@@ -24,7 +24,7 @@ pub enum QueryProblems {
     /// The query failed inside Obtrace.
     #[response(status = 500, content_type = "application/problem+json")]
     Internal(#[to_schema] Problem),
-    /// The store is not reachable; `Retry-After` says when to ask again.
+    /// The store, or the state store, is not reachable; `Retry-After` says when to ask again.
     #[response(status = 503, content_type = "application/problem+json")]
     Unavailable(#[to_schema] Problem),
     /// No answer within the deadline.
@@ -108,6 +108,14 @@ pub struct MetricListParams {
     pub service: Option<String>,
 }
 
+/// Which deploys.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct DeployParams {
+    /// Service name, exact.
+    pub service: Option<String>,
+}
+
 /// A metric over time.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -143,12 +151,12 @@ pub struct MetricRangeParams {
 #[openapi(
     info(
         title = "Obtrace",
-        description = "Traces, logs and metrics of one scope. The scope follows from the API key alone; there is no parameter for it.\n\n\
+        description = "Traces, logs, metrics and deploys of one scope. The scope follows from the API key alone; there is no parameter for it.\n\n\
             Unknown parameters are refused. Every error is an RFC 9457 problem document."
     ),
     paths(
         routes::trace, routes::traces, routes::spans, routes::logs, routes::metrics, routes::metric_range, routes::services,
-        routes::operations, routes::gate, docs::openapi_json, health::livez, health::readyz,
+        routes::operations, deploys::list, deploys::tell, routes::gate, docs::openapi_json, health::livez, health::readyz,
         admin::tree::show, admin::tree::metrics, admin::orders::give, admin::events::show, admin::black_boxes::list, admin::black_boxes::show, admin::config::show,
         admin::config::reload, admin::dlq::list, admin::dlq::show, admin::dlq::replay
     ),
@@ -157,6 +165,7 @@ pub struct MetricRangeParams {
         (name = "logs", description = "Log records"),
         (name = "metrics", description = "Metrics"),
         (name = "services", description = "Rate, errors and durations"),
+        (name = "deploys", description = "Which version of a service began to run when"),
         (name = "tenant", description = "What a tenant may do and has used"),
         (name = "health", description = "For load balancers"),
         (name = "admin", description = "For operators, with the admin token; in `obtrace dev` a loopback client needs none while no token is set")

@@ -16,6 +16,11 @@ pub fn ok(body: &impl Serialize) -> HttpResponse {
     HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(body)
 }
 
+/// 201 with the JSON of what was stored.
+pub fn created(body: &impl Serialize) -> HttpResponse {
+    HttpResponse::Created().insert_header((CACHE_CONTROL, "no-store")).json(body)
+}
+
 /// The response of a query error.
 pub fn error(error: &QueryError, request: &HttpRequest) -> HttpResponse {
     problem(&Problem::of(error, request.path()))
@@ -63,6 +68,11 @@ pub fn other_role(request: &HttpRequest, config: &Config) -> HttpResponse {
 /// 405 where only GET and HEAD are served.
 pub async fn only_get(request: HttpRequest) -> HttpResponse {
     method_not_allowed(&request, "GET, HEAD")
+}
+
+/// 405 where GET, HEAD and POST are served.
+pub async fn look_or_post(request: HttpRequest) -> HttpResponse {
+    method_not_allowed(&request, "GET, HEAD, POST")
 }
 
 /// 405 where only POST is served.

@@ -1,9 +1,9 @@
 //! The routes of the API, one small handler each: query string in → typed request → the query port → response out.
 
 use actix_web::web::{self, Data, Path};
-use actix_web::{HttpRequest, HttpResponse, Resource, guard};
+use actix_web::{HttpRequest, HttpResponse, Resource, Route, guard};
 
-use super::{ApiDeps, docs, health, openapi, reply};
+use super::{ApiDeps, deploys, docs, health, openapi, reply};
 use crate::clock;
 use crate::config::serve::QueryConfig;
 use crate::domain::gate::GateAnswer;
@@ -29,12 +29,16 @@ macro_rules! get {
         Endpoint {
             path: $path,
             mount: |resource| {
-                let get_or_head = guard::Any(guard::Get()).or(guard::Head());
-                let served = resource.route(web::route().guard(get_or_head).to($handler));
+                let served = resource.route(look().to($handler));
                 served.default_service(web::to(reply::only_get))
             },
         }
     };
+}
+
+/// A route of GET and HEAD.
+pub(super) fn look() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 /// Everything the API serves, apart from the viewer's files.
@@ -47,6 +51,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     get!("/api/v1/metrics/query", metric_range),
     get!("/api/v1/services", services),
     get!("/api/v1/services/{service}/operations", operations),
+    Endpoint { path: deploys::PATH, mount: deploys::mount },
     get!("/api/v1/gate", gate),
     get!("/api/v1/openapi.json", docs::openapi_json),
     get!("/livez", health::livez),
@@ -170,16 +175,27 @@ async fn answer(
         .scopes
         .resolve(request.headers(), request.peer_addr())
         .map_err(|denied| QueryError::Unauthorized(denied.reason))?;
-    let pairs = web::Query::<Pairs>::from_query(request.query_string())
-        .map_err(|error| BadParameter::new("query string", error.to_string()))?;
-    let now_ns = i64::try_from(clock::unix_nanos()).unwrap_or(i64::MAX);
-    let config = deps.config.now();
-    let serve = &config.serve;
-    let question = typed(pairs.into_inner(), Asked { now_ns, bounds: bounds(&serve.query) })?;
+    let question = typed(pairs(request)?, asked(deps))?;
     // The port has the same deadline; this one holds even if the port does not.
-    let deadline = serve.deadline;
+    let deadline = deps.config.now().serve.deadline;
     let asked = deps.queries.ask(scope, question, deadline);
     tokio::time::timeout(deadline, asked).await.unwrap_or(Err(QueryError::Timeout))
+}
+
+/// The pairs of the query string.
+pub(super) fn pairs(request: &HttpRequest) -> Result<Pairs, BadParameter> {
+    let pairs = web::Query::<Pairs>::from_query(request.query_string());
+    pairs.map(web::Query::into_inner).map_err(|error| BadParameter::new("query string", error.to_string()))
+}
+
+/// When a request is made, and within which bounds.
+pub(super) fn asked(deps: &ApiDeps) -> Asked {
+    Asked { now_ns: now_ns(), bounds: bounds(&deps.config.now().serve.query) }
+}
+
+/// Unix nanoseconds, as questions count them.
+pub(super) fn now_ns() -> i64 {
+    i64::try_from(clock::unix_nanos()).unwrap_or(i64::MAX)
 }
 
 fn bounds(query: &QueryConfig) -> Bounds {

@@ -16,6 +16,8 @@ use crate::domain::query::answer::{List, Stats};
 use crate::domain::query::problem::PROBLEM_JSON;
 use crate::domain::query::request::SpanStatus;
 
+mod deploys;
+
 type Reply = dyn Fn() -> BoxFuture<'static, Result<QueryAnswer, QueryError>> + Send + Sync;
 
 /// A port, a resolver and a readiness in one, to be looked into afterwards.
@@ -44,6 +46,10 @@ impl ScopeResolver for Stand {
             Some(tenant) => Scope::new(tenant, "p", "", "").map_err(|e| Denied { reason: e.to_string() }),
             None => Err(Denied { reason: "send a key".to_owned() }),
         }
+    }
+
+    fn sender(&self, headers: &HeaderMap, peer: Option<SocketAddr>) -> Result<Sender, Denied> {
+        self.resolve(headers, peer).map(|scope| Sender { scope, key: Some("ci".into()) })
     }
 }
 
@@ -80,7 +86,14 @@ fn with_reply(
 
 fn deps(stand: &Arc<Stand>) -> ApiDeps {
     let (queries, scopes, readiness) = (Arc::clone(stand), Arc::clone(stand), Arc::clone(stand));
-    ApiDeps { queries, scopes, tenants: Arc::clone(stand) as _, readiness, config: Config::default().into() }
+    ApiDeps {
+        queries,
+        deploys: Arc::new(deploys::Shelf::default()),
+        scopes,
+        tenants: Arc::clone(stand) as _,
+        readiness,
+        config: Config::default().into(),
+    }
 }
 
 /// Sends one request with the key of tenant `acme`.

@@ -1,5 +1,5 @@
-//! Lists a bucket in the order of paths, whatever the order of the server: folder by folder, and of each only what is
-//! needed.
+//! Lists a bucket in the order of paths, whatever the order of the server: folder by folder. Each level is read whole,
+//! only what is asked for is kept.
 //!
 //! All paths of a folder `a/` stand together between what sorts before `a/` and after it, so a folder is one entry of
 //! the list of its parent until it is its turn. What is kept in memory is bounded by what is asked for.

@@ -80,15 +80,18 @@ async fn page(
     let url = url.map_err(|error| fault_of(&error))?;
     let away = |what: String| PortFault::new(PORT, FailureClass::Dependency, what);
     // Without the URL: a signature is in it.
-    let answer = http.get(url).send().await.map_err(|error| away(error.without_url().to_string()))?;
+    let mut answer = http.get(url).send().await.map_err(|error| away(error.without_url().to_string()))?;
     let status = answer.status().as_u16();
     if status != 200 {
         let (class, advice) = class_of(Some(status));
         return Err(PortFault::new(PORT, class, format!("the list of uploads: status {status} ({advice})")));
     }
-    let body = answer.bytes().await.map_err(|error| away(error.without_url().to_string()))?;
-    if body.len() > MOST_ANSWER {
-        return Err(away(format!("the list of uploads has {} bytes", body.len())));
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(|error| away(error.without_url().to_string()))? {
+        if body.len() + chunk.len() > MOST_ANSWER {
+            return Err(away(format!("the list of uploads has more than {MOST_ANSWER} bytes")));
+        }
+        body.extend_from_slice(&chunk);
     }
     Ok(String::from_utf8_lossy(&body).into_owned())
 }

@@ -17,10 +17,10 @@ use tokio::sync::oneshot;
 
 use super::errors::{is_rebalancing, log_error};
 use super::fetcher::number;
-use super::member::{Member, Place};
+use super::member::{Hold, Member, Place};
 use super::partition::Partition;
-use super::{ASK, JOIN, Shared, ask, ask_bounds, spawn};
-use crate::backends::event_log::{Claim, Committed, LogError, MAX_METADATA_BYTES};
+use super::{ASK, JOIN, Shared, ask, ask_bounds, ask_marks, spawn};
+use crate::backends::event_log::{Claim, Committed, LogError, MAX_METADATA_BYTES, Offset};
 use crate::clock;
 
 /// How long a commit may take.
@@ -45,32 +45,83 @@ pub(super) fn claim(
 async fn claim_found(shared: &Shared, group: &str, partition: &Partition) -> Claimed {
     let place = (partition.topic.clone(), partition.number);
     let member = shared.member(group)?;
-    until_assigned(&member, &place).await?;
+    let assignment = until_assigned(&member, &place).await?;
+    let claim = Claim(shared.claims.fetch_add(1, Ordering::AcqRel) + 1);
+    // Earlier claims are void before the position is read. To the brokers all holders in this process are one member, so
+    // only this keeps an earlier one from committing after that.
+    member.hold.claim(&place, claim, assignment)?;
+    let unheard = Unheard { hold: &member.hold, place: &place, claim };
+    until_quiet(&member.hold, &place).await?;
     let known = read_position(shared, &member, partition).await?;
-    let start = match partition.bounds() {
-        Some((first, _)) => first,
-        None => ask_bounds(shared, partition).await?.0,
+    let position = match &known {
+        Some(position) => within(shared, partition, position.clone()).await?,
+        None => Committed { offset: start(shared, partition).await?, metadata: String::new() },
     };
     // Nothing is waited for from here on: a claim that nobody heard of would never be released.
-    let claim = Claim(shared.claims.fetch_add(1, Ordering::AcqRel) + 1);
-    member.hold.claim(&place, claim)?;
+    member.hold.still(&place, claim)?;
+    std::mem::forget(unheard);
     let (mut positions, key) = (shared.positions.lock(), (group.to_owned(), place));
     match &known {
         Some(position) => drop(positions.insert(key, position.clone())),
         None => drop(positions.remove(&key)),
     }
-    Ok((claim, known.unwrap_or(Committed { offset: start, metadata: String::new() })))
+    Ok((claim, position))
 }
 
-/// Waits until the group gives the place; not where it took it away before.
-async fn until_assigned(member: &Member, place: &Place) -> Result<(), LogError> {
+/// A claim that is released unless it comes to be held.
+struct Unheard<'a> {
+    hold: &'a Hold,
+    place: &'a Place,
+    claim: Claim,
+}
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        self.hold.release(self.place, self.claim);
+    }
+}
+
+/// Waits until no commit of an earlier claim is under way.
+async fn until_quiet(hold: &Hold, place: &Place) -> Result<(), LogError> {
+    let until = clock::now() + COMMIT;
+    while hold.is_committing(place) {
+        if clock::now() >= until {
+            return Err(late());
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    Ok(())
+}
+
+/// The position, if the log reaches so far: what is written below it from here on would never be read.
+async fn within(shared: &Shared, partition: &Partition, position: Committed) -> Result<Committed, LogError> {
+    let (_, end) = ask_marks(shared, partition).await?;
+    if position.offset <= end {
+        return Ok(position);
+    }
+    let (name, number, offset) =
+        (shared.config.topic_name(&partition.topic), partition.number, position.offset);
+    let what = format!("{name} {number} ends at {end}, committed is {offset}: the brokers lost records");
+    Err(LogError::Away(what))
+}
+
+/// The first offset still there.
+async fn start(shared: &Shared, partition: &Partition) -> Result<Offset, LogError> {
+    match partition.bounds() {
+        Some((first, _)) => Ok(first),
+        None => Ok(ask_bounds(shared, partition).await?.0),
+    }
+}
+
+/// Waits until the group gives the place, and returns the assignment's number; not where it took it away before.
+async fn until_assigned(member: &Member, place: &Place) -> Result<u64, LogError> {
     let mut assigned = member.hold.watch();
     if member.hold.was_lost(place) {
         return Err(LogError::Fenced);
     }
     let given = tokio::time::timeout(JOIN, assigned.wait_for(|now| now.contains_key(place))).await;
     match given {
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok(now)) => now.get(place).copied().ok_or(LogError::Fenced),
         Ok(Err(_)) => Err(LogError::Closed),
         Err(_) => {
             Err(LogError::Away(format!("group {} does not give {} {}", member.group, place.0, place.1)))

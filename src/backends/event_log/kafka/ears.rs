@@ -1,6 +1,7 @@
 //! What librdkafka's clients tell by themselves: their log lines and errors in, our log lines and the state of the brokers
 //! out. Cannot fail.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -18,6 +19,8 @@ struct State {
     away: Option<String>,
     /// Why a broker did not let us in; says more than that none can be reached then.
     refused: Option<String>,
+    /// Why a group gives this process nothing. That brokers answer other questions says nothing about it.
+    groups: BTreeMap<String, String>,
 }
 
 impl Trouble {
@@ -31,14 +34,32 @@ impl Trouble {
         self.0.lock().refused = Some(why.into());
     }
 
+    /// This process gets no partitions of `group`.
+    pub(super) fn group(&self, group: &str, why: impl Into<String>) {
+        let why = why.into();
+        let before = self.0.lock().groups.insert(group.to_owned(), why.clone());
+        // A member tries again every second and hears the same.
+        if before.as_ref() != Some(&why) {
+            tracing::error!(group, why, "no partitions of the group");
+        }
+    }
+
+    /// The group gave what this process gets of it.
+    pub(super) fn joined(&self, group: &str) {
+        self.0.lock().groups.remove(group);
+    }
+
     /// They answered.
     pub(super) fn clear(&self) {
-        *self.0.lock() = State::default();
+        let mut state = self.0.lock();
+        state.refused = None;
+        state.away = None;
     }
 
     pub(super) fn get(&self) -> Option<String> {
         let state = self.0.lock();
-        state.refused.clone().or_else(|| state.away.clone())
+        let group = || state.groups.iter().next().map(|(group, why)| format!("group {group}: {why}"));
+        state.refused.clone().or_else(group).or_else(|| state.away.clone())
     }
 }
 
@@ -87,3 +108,21 @@ impl ClientContext for Ears {
 }
 
 impl ConsumerContext for Ears {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brokers_that_answer_do_not_mend_a_group() {
+        let trouble = Trouble::default();
+        trouble.set("away");
+        trouble.group("g", "not allowed");
+        trouble.clear();
+        assert_eq!(trouble.get().as_deref(), Some("group g: not allowed"));
+        trouble.joined("other");
+        assert!(trouble.get().is_some());
+        trouble.joined("g");
+        assert_eq!(trouble.get(), None);
+    }
+}

@@ -51,6 +51,22 @@ pub(super) fn is_rebalancing(code: RDKafkaErrorCode) -> bool {
     )
 }
 
+/// True where a group lets no member of ours in, or lets it have less than it asks for, until somebody mends it.
+pub(super) fn is_groups(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::InvalidSessionTimeout
+            | RDKafkaErrorCode::InconsistentGroupProtocol
+            | RDKafkaErrorCode::InvalidGroupId
+            | RDKafkaErrorCode::GroupMaxSizeReached
+            | RDKafkaErrorCode::UnsupportedAssignor
+            | RDKafkaErrorCode::UnsupportedFeature
+            | RDKafkaErrorCode::UnsupportedVersion
+    )
+}
+
 /// True where the record itself is what the broker refuses.
 pub(super) fn is_too_large(code: RDKafkaErrorCode) -> bool {
     matches!(code, RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize)

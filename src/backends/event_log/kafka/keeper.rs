@@ -1,4 +1,4 @@
-//! The log's housekeeping thread: topics are made once the brokers are there, bounds are asked for, idle readers rest, a dead
+//! The log's housekeeping thread: topics are made once the brokers are there, partitions they gain and bounds are asked for, idle readers rest, a dead
 //! producer is replaced. And the order in which a log is closed. Errors become the log's trouble, and pass.
 
 use std::sync::Arc;
@@ -23,6 +23,8 @@ const BOUNDS_EVERY: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(500);
 /// So many partitions are asked for in one second.
 const BOUNDS_A_SECOND: u32 = 64;
+/// How often is asked how many partitions the topics have. Whoever has the say may give them more at any time.
+const PARTITIONS_EVERY: Duration = Duration::from_secs(10);
 /// A reader that nobody used for this long fetches no more.
 const IDLE: Duration = Duration::from_secs(90);
 
@@ -30,7 +32,7 @@ const IDLE: Duration = Duration::from_secs(90);
 pub(super) fn start(shared: &Arc<Shared>) -> Result<(), LogError> {
     let shared = Arc::downgrade(shared);
     spawn("kafka-keeper", move || {
-        let mut rounds = Rounds { topics_made: false, next: clock::now() };
+        let mut rounds = Rounds { topics_made: false, next: clock::now(), count: clock::now() };
         while let Some(shared) = shared.upgrade().filter(|shared| shared.open_for_use().is_ok()) {
             rounds.one(&shared);
             drop(shared);
@@ -43,6 +45,8 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<(), LogError> {
 struct Rounds {
     topics_made: bool,
     next: tokio::time::Instant,
+    /// When the topics' partitions are counted next.
+    count: tokio::time::Instant,
 }
 
 impl Rounds {
@@ -72,6 +76,10 @@ impl Rounds {
             }
             self.topics_made = true;
         }
+        if clock::now() >= self.count {
+            count_partitions(shared)?;
+            self.count = clock::now() + PARTITIONS_EVERY;
+        }
         let partitions = shared.all_partitions();
         let mut failed = None;
         for partition in &partitions {
@@ -96,6 +104,27 @@ fn ask(shared: &Shared, partition: &Partition) -> Result<(), LogError> {
         .fetch_watermarks(&name, number(partition.number), ASK)
         .map_err(|error| log_error(&format!("asking for the bounds of {name}"), &error))?;
     partition.learn(offset_of(first), offset_of(end));
+    Ok(())
+}
+
+/// Takes in partitions that topics gained at the broker. One topic at a time: others may have many topics there.
+fn count_partitions(shared: &Shared) -> Result<(), LogError> {
+    let client = shared.fetcher.client()?;
+    for (topic, known) in &shared.topics {
+        shared.open_for_use()?;
+        let name = shared.config.topic_name(topic);
+        let found = client
+            .fetch_metadata(Some(&name), ASK)
+            .map_err(|error| log_error(&format!("asking for the partitions of {name}"), &error))?;
+        let there = found.topics().iter().filter(|topic| topic.error().is_none());
+        for found in there.filter(|topic| topic.name() == name) {
+            let count = u32::try_from(found.partitions().len()).unwrap_or(u32::MAX);
+            let before = known.partitions.fetch_max(count, Ordering::AcqRel);
+            if before < count {
+                tracing::info!(topic = name, from = before, to = count, "the topic has more partitions");
+            }
+        }
+    }
     Ok(())
 }
 

@@ -16,13 +16,13 @@ use rdkafka::ClientContext;
 use rdkafka::TopicPartitionList;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::{Notify, watch};
 
 use super::counters::Counters;
-use super::ears::{Ears, write_line};
-use super::errors::log_error;
+use super::ears::{Ears, Trouble, write_line};
+use super::errors::{is_groups, log_error};
 use super::{KafkaLogConfig, spawn};
 use crate::backends::event_log::{Assigned, Claim, LogError};
 use crate::clock;
@@ -45,7 +45,8 @@ pub(super) struct Member {
     ended: Arc<Ended>,
 }
 
-/// Set when the thread has ended and the group was left.
+/// Set when the thread has ended and let go of the client. The group is left with the last who holds that: a commit or a
+/// question that is under way then comes before.
 #[derive(Default)]
 struct Ended {
     done: AtomicBool,
@@ -54,6 +55,8 @@ struct Ended {
 
 /// What the member holds.
 pub(super) struct Hold {
+    group: String,
+    trouble: Trouble,
     assigned: watch::Sender<Assigned>,
     inner: Mutex<Inner>,
     counters: Arc<Counters>,
@@ -100,13 +103,7 @@ impl Member {
         counters: Arc<Counters>,
         ears: Ears,
     ) -> Result<Self, LogError> {
-        let hold = Arc::new(Hold {
-            assigned: watch::Sender::new(Assigned::new()),
-            inner: Mutex::default(),
-            counters,
-            revoke_timeout: config.group.revoke_timeout,
-            closing: AtomicBool::new(false),
-        });
+        let hold = Arc::new(Hold::new(group, config.group.revoke_timeout, counters, ears.trouble.clone()));
         let book = Book { hold: Arc::clone(&hold), ears, prefix: config.prefix.clone() };
         let made = config.member(group).create_with_context(book);
         let consumer: Arc<BaseConsumer<Book>> =
@@ -122,7 +119,7 @@ impl Member {
         let ended = Arc::clone(&this.ended);
         spawn("kafka-group", move || {
             poll_until_closed(&consumer, &hold);
-            // The last handle leaves the group as it goes.
+            // The last handle leaves the group as it goes: this one, if nothing is under way.
             drop(consumer);
             ended.done.store(true, Ordering::Release);
             ended.told.notify_waiters();
@@ -135,13 +132,13 @@ impl Member {
         self.consumer.lock().clone().ok_or(LogError::Closed)
     }
 
-    /// Gives everything back and leaves the group; [`Member::left`] tells when that is done.
+    /// Gives everything back and leaves the group; [`Member::left`] tells when the thread is done with that.
     pub(super) fn leave(&self) {
         self.hold.closing.store(true, Ordering::Release);
         drop(self.consumer.lock().take());
     }
 
-    /// Resolves when the group was left.
+    /// Resolves when the thread has ended: the group was left, or is as soon as what is under way has ended.
     pub(super) async fn left(&self) {
         loop {
             let told = self.ended.told.notified();
@@ -154,7 +151,7 @@ impl Member {
         }
     }
 
-    /// Whether the group was left.
+    /// Whether the thread has ended.
     pub(super) fn has_left(&self) -> bool {
         self.ended.done.load(Ordering::Acquire)
     }
@@ -196,6 +193,18 @@ fn give_back<C: ConsumerContext>(consumer: &BaseConsumer<C>, list: &TopicPartiti
 // === impl Hold ===
 
 impl Hold {
+    fn new(group: &str, revoke_timeout: Duration, counters: Arc<Counters>, trouble: Trouble) -> Self {
+        Self {
+            group: group.to_owned(),
+            trouble,
+            assigned: watch::Sender::new(Assigned::new()),
+            inner: Mutex::default(),
+            counters,
+            revoke_timeout,
+            closing: AtomicBool::new(false),
+        }
+    }
+
     /// The set of partitions, as it changes.
     pub(super) fn watch(&self) -> watch::Receiver<Assigned> {
         self.assigned.subscribe()
@@ -207,12 +216,29 @@ impl Hold {
         inner.known.contains(place) && !self.assigned.borrow().contains_key(place)
     }
 
-    /// Makes `claim` the one that may commit.
-    pub(super) fn claim(&self, place: &Place, claim: Claim) -> Result<(), LogError> {
+    /// Makes `claim` the one that may commit, if the place is still here by `assignment`. Each claim has a number of its
+    /// own, so that an earlier one under the same assignment is void from here on.
+    pub(super) fn claim(&self, place: &Place, claim: Claim, assignment: u64) -> Result<(), LogError> {
         let mut inner = self.inner.lock();
-        let assignment = self.assigned.borrow().get(place).copied().ok_or(LogError::Fenced)?;
+        if self.assigned.borrow().get(place) != Some(&assignment) {
+            return Err(LogError::Fenced);
+        }
         inner.claims.insert(place.clone(), Held { claim, assignment });
         Ok(())
+    }
+
+    /// Whether `claim` is still the latest and the place here by the assignment it was made under: what was read about the
+    /// place since then holds.
+    pub(super) fn still(&self, place: &Place, claim: Claim) -> Result<(), LogError> {
+        let inner = self.inner.lock();
+        let held = inner.claims.get(place).filter(|held| held.claim == claim).ok_or(LogError::Fenced)?;
+        let here = self.assigned.borrow().get(place) == Some(&held.assignment);
+        if here { Ok(()) } else { Err(LogError::Fenced) }
+    }
+
+    /// Whether a commit is under way there, of whichever claim.
+    pub(super) fn is_committing(&self, place: &Place) -> bool {
+        self.inner.lock().under_way.contains(place)
     }
 
     /// Forgets `claim`, if it is the latest.
@@ -251,6 +277,7 @@ impl Hold {
 
     fn gained(&self, places: Vec<Place>) {
         self.counters.rebalance();
+        self.trouble.joined(&self.group);
         let mut inner = self.inner.lock();
         for place in places {
             inner.assignments += 1;
@@ -349,6 +376,14 @@ impl ClientContext for Book {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::Fatal) => {
+                let why = format!("{reason}; when that is mended, the process has to be started again");
+                self.hold.trouble.group(&self.hold.group, why);
+            }
+            Some(code) if is_groups(code) => self.hold.trouble.group(&self.hold.group, reason),
+            _ => {}
+        }
         self.ears.hear(&error, reason);
     }
 }
@@ -367,5 +402,76 @@ impl ConsumerContext for Book {
                 self.revoke(consumer, list);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hold() -> Hold {
+        Hold::new("g", Duration::from_secs(1), Arc::default(), Trouble::default())
+    }
+
+    #[test]
+    fn a_claim_is_for_the_assignment_under_which_the_position_was_read() {
+        let (hold, place) = (hold(), ("t".to_owned(), 0));
+        let number = || hold.watch().borrow().get(&place).copied();
+        hold.gained(vec![place.clone()]);
+        let before = number().unwrap();
+        hold.claim(&place, Claim(1), before).unwrap();
+        hold.lost(std::slice::from_ref(&place));
+        assert!(matches!(hold.still(&place, Claim(1)), Err(LogError::Fenced)), "it is gone");
+        assert!(matches!(hold.claim(&place, Claim(2), before), Err(LogError::Fenced)), "it is gone");
+        hold.gained(vec![place.clone()]);
+        let late = hold.claim(&place, Claim(3), before);
+        assert!(matches!(late, Err(LogError::Fenced)), "another may have committed meanwhile: {late:?}");
+        assert!(matches!(hold.still(&place, Claim(1)), Err(LogError::Fenced)));
+        hold.claim(&place, Claim(4), number().unwrap()).unwrap();
+        hold.still(&place, Claim(4)).unwrap();
+        assert!(hold.begin(&place, Claim(4)).unwrap());
+    }
+
+    #[test]
+    fn of_two_claims_under_one_assignment_the_earlier_is_void() {
+        let (hold, place) = (hold(), ("t".to_owned(), 0));
+        hold.gained(vec![place.clone()]);
+        let number = hold.watch().borrow()[&place];
+        hold.claim(&place, Claim(1), number).unwrap();
+        assert!(hold.begin(&place, Claim(1)).unwrap());
+        hold.claim(&place, Claim(2), number).unwrap();
+        assert!(hold.is_committing(&place), "the position is not read before this has ended");
+        hold.end(&place);
+        assert!(!hold.is_committing(&place));
+        assert!(matches!(hold.begin(&place, Claim(1)), Err(LogError::Fenced)));
+        assert!(matches!(hold.still(&place, Claim(1)), Err(LogError::Fenced)));
+        // Who ended late does not take the place from who has it now.
+        hold.release(&place, Claim(1));
+        hold.still(&place, Claim(2)).unwrap();
+        assert!(hold.begin(&place, Claim(2)).unwrap());
+    }
+
+    #[test]
+    fn what_ends_a_member_or_keeps_it_out_is_the_groups_trouble() {
+        use RDKafkaErrorCode as Code;
+        let trouble = Trouble::default();
+        let hold = Arc::new(Hold::new("g", Duration::from_secs(1), Arc::default(), trouble.clone()));
+        let book = Book { hold, ears: Ears { trouble: trouble.clone() }, prefix: String::new() };
+        book.error(KafkaError::Global(Code::RebalanceInProgress), "a moment");
+        assert_eq!(trouble.get(), None);
+        book.error(KafkaError::Global(Code::InvalidSessionTimeout), "JoinGroup failed");
+        assert_eq!(trouble.get().as_deref(), Some("group g: JoinGroup failed"));
+        // What librdkafka says of brokers that do not share groups out themselves.
+        book.error(KafkaError::Global(Code::Fatal), "Fatal error: not supported");
+        let fatal = trouble.get().unwrap();
+        assert!(fatal.contains("Fatal error: not supported; when that is mended"), "{fatal}");
+    }
+
+    #[test]
+    fn a_group_that_gives_is_in_no_trouble() {
+        let hold = hold();
+        hold.trouble.group("g", "not allowed");
+        hold.gained(Vec::new());
+        assert_eq!(hold.trouble.get(), None);
     }
 }

@@ -176,14 +176,19 @@ impl Shared {
     }
 }
 
-/// Asks the brokers for the bounds of a partition.
+/// Asks the brokers for the bounds of a partition; the end is the last one that this process has seen.
 async fn ask_bounds(shared: &Shared, partition: &Partition) -> Result<(Offset, Offset), LogError> {
+    Ok((ask_marks(shared, partition).await?.0, partition.end()))
+}
+
+/// What the brokers say now about the bounds of a partition, also where that is less than they said before.
+async fn ask_marks(shared: &Shared, partition: &Partition) -> Result<(Offset, Offset), LogError> {
     let client = shared.fetcher.client()?;
     let (name, number) = (shared.config.topic_name(&partition.topic), number(partition.number));
     let asked = ask(move || client.fetch_watermarks(&name, number, ASK)).await?;
     let (first, end) = asked.map_err(|error| log_error("asking for the bounds", &error))?;
     partition.learn(offset_of(first), offset_of(end));
-    Ok((offset_of(first), partition.end()))
+    Ok((offset_of(first), offset_of(end)))
 }
 
 fn offset_of(raw: i64) -> Offset {
@@ -288,8 +293,8 @@ impl EventLog for KafkaLog {
         match self.shared.member(group) {
             Ok(member) => Some(member.hold.watch()),
             Err(error) => {
-                self.shared.trouble.set(error.to_string());
-                // A group that cannot be joined gives nothing.
+                // A group that cannot be joined gives nothing. Whoever waits for it sees an end, and asks again.
+                self.shared.trouble.group(group, error.to_string());
                 Some(watch::Sender::new(Assigned::new()).subscribe())
             }
         }

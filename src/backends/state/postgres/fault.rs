@@ -23,7 +23,9 @@ pub fn class_of(state: &str) -> (FailureClass, &'static str) {
             FailureClass::Config,
             "the role lacks a right: run migrations/postgres/roles.sql, then obtrace migrate",
         ),
-        ("42P01" | "42703" | "42704" | "3F000" | "26000" | "0A000", _) => {
+        // A statement that this connection has prepared is not there, or one of its name that somebody else has.
+        ("26000" | "42P05", _) => (FailureClass::Config, "behind a pooler: let it keep prepared statements"),
+        ("42P01" | "42703" | "42704" | "3F000" | "0A000", _) => {
             (FailureClass::Config, "the schema is not that of this build: run obtrace migrate")
         }
         (_, "28") => (FailureClass::Config, "see to user and password in store.state.url"),
@@ -130,6 +132,10 @@ mod tests {
             ("", FailureClass::Bug),
         ] {
             assert_eq!(class_of(state).0, class, "{state}");
+        }
+        for state in ["26000", "42P05"] {
+            let advice = "behind a pooler: let it keep prepared statements";
+            assert_eq!(class_of(state), (FailureClass::Config, advice), "{state}");
         }
     }
 }

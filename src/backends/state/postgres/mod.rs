@@ -1,10 +1,11 @@
 //! State in Postgres: a pool of connections, and a transaction a call that says under what it runs before anything else.
 //!
 //! In: calls from any thread. Out: answers once the transaction is committed. Each transaction takes a role, and where
-//! its rows belong to a tenant it announces that tenant, for itself alone (`SET LOCAL`), so that nothing of one call is
-//! left on a connection for the next, also behind a pooler. Before the first call the wall is looked at: a login that
-//! row-level security does not bind, or a schema that is not up to date, is refused (`open::check`). What may fail: see
-//! `fault::fault_of`; the database may be down at the start and at any time after.
+//! its rows belong to a tenant it announces that tenant, for itself alone (`SET LOCAL`), so that no right and no row of one
+//! call is left on a connection for the next. Named prepared statements are: a pooler in between has to keep them. Before
+//! the first call the wall is looked at: a login that row-level security does not bind, or a schema that is not up to
+//! date, is refused (`open::check`). What may fail: see `fault::fault_of`; the database may be down at the start and at any
+//! time after.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,12 +22,13 @@ use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Error, Row};
 
 use super::statements::{self, Statement, Who};
-use super::{Answer, KeyUse, PORT, StateStore, signed, unsigned};
+use super::{Answer, KeyUse, PORT, StateStore, after, in_order, signed, unsigned};
 use crate::backends::fault::PortFault;
 use crate::backends::remote::Remote;
 use crate::domain::deploy::{Deploy, DeployQuery};
 use crate::domain::failure::FailureClass;
 use crate::domain::usage::{Day, Usage, UsageRow};
+use crate::domain::versions::VersionSeen;
 
 mod fault;
 pub mod migrate;
@@ -76,7 +78,7 @@ impl fmt::Debug for PgSettings {
 pub struct PgState {
     pool: Pool,
     remote: Remote,
-    /// What the first transaction of a call says to the server, by whom it is for.
+    /// What every transaction says to the server after its role: where the tables are, and how long things may take.
     timeouts: Arc<str>,
     open: Arc<OnceCell<()>>,
     /// Brings the schema up to date first, as its owner.
@@ -172,6 +174,21 @@ impl PgState {
         format!("SET LOCAL ROLE {role}; {}", self.timeouts)
     }
 
+    /// Runs one statement for each row, in one transaction, each tenant's under that tenant.
+    fn put_by_tenant(&self, statement: Statement, tenants: ByTenant) -> Answer<()> {
+        let tenants = Arc::new(tenants);
+        self.run(statement.who, move |tx| {
+            let tenants = tenants.clone();
+            Box::pin(async move {
+                for (tenant, rows) in &*tenants {
+                    announce(tx, tenant).await?;
+                    execute_all(tx, statement, rows).await?;
+                }
+                Ok(())
+            })
+        })
+    }
+
     /// Runs one statement and gives the number of rows it touched.
     fn execute(&self, statement: Statement, values: Vec<Value>) -> Answer<u64> {
         self.run(statement.who, move |tx| {
@@ -258,17 +275,31 @@ fn number(row: &Row, column: usize) -> Result<u64, Error> {
     row.try_get::<_, i64>(column).map(unsigned)
 }
 
+/// Rows to write, tenant by tenant.
+type ByTenant = BTreeMap<Arc<str>, Vec<Vec<Value>>>;
+
 /// The totals of each tenant, in an order that two writers share, so that they do not wait for each other in a ring.
-fn by_tenant(rows: Vec<UsageRow>) -> BTreeMap<Arc<str>, Vec<Vec<Value>>> {
+fn by_tenant(rows: Vec<UsageRow>) -> ByTenant {
     let mut rows = rows;
     rows.sort_by(|a, b| (a.day, &a.source).cmp(&(b.day, &b.source)));
-    let mut tenants: BTreeMap<Arc<str>, Vec<Vec<Value>>> = BTreeMap::new();
+    let mut tenants = ByTenant::new();
     for UsageRow { tenant, day, source, usage } in rows {
         let counters = [usage.spans, usage.logs, usage.points, usage.bytes].map(signed).map(Value::Number);
         let mut values =
             vec![Value::Text(tenant.clone()), Value::Number(i64::from(day.0)), Value::Text(source)];
         values.extend(counters);
         tenants.entry(tenant).or_default().push(values);
+    }
+    tenants
+}
+
+/// The versions of each tenant.
+fn versions_by_tenant(seen: Vec<VersionSeen>) -> ByTenant {
+    let mut tenants = ByTenant::new();
+    for VersionSeen { tenant, service, version, at_ms } in in_order(seen) {
+        let [of, service, version] = [tenant.clone(), service, version].map(Value::Text);
+        let at = Value::Number(signed(at_ms));
+        tenants.entry(tenant).or_default().push(vec![of, service, version, at.clone(), at]);
     }
     tenants
 }
@@ -284,17 +315,7 @@ async fn execute_all(tx: &Transaction<'_>, statement: Statement, rows: &[Vec<Val
 
 impl StateStore for PgState {
     fn put_usage(&self, rows: Vec<UsageRow>) -> Answer<()> {
-        let tenants = Arc::new(by_tenant(rows));
-        self.run(statements::PUT_USAGE.who, move |tx| {
-            let tenants = tenants.clone();
-            Box::pin(async move {
-                for (tenant, rows) in &*tenants {
-                    announce(tx, tenant).await?;
-                    execute_all(tx, statements::PUT_USAGE, rows).await?;
-                }
-                Ok(())
-            })
-        })
+        self.put_by_tenant(statements::PUT_USAGE, by_tenant(rows))
     }
 
     fn usage(&self, day: Day) -> Answer<Vec<UsageRow>> {
@@ -329,31 +350,38 @@ impl StateStore for PgState {
         })
     }
 
-    fn put_deploy(&self, tenant: &str, deploy: Deploy) -> Answer<()> {
+    fn put_deploy(&self, tenant: &str, deploy: Deploy) -> Answer<bool> {
         let tenant: Arc<str> = tenant.into();
         let Deploy { service, version, at_ms, who } = deploy;
+        let [service, version, who] = [service, version, who].map(Value::Text);
         let at = Value::Number(signed(at_ms));
-        let values =
-            [Value::Text(tenant.clone()), Value::Text(service), Value::Text(version), at, Value::Text(who)];
-        let rows: Arc<[Vec<Value>]> = [values.to_vec()].into();
+        let values: Arc<[Value]> = [Value::Text(tenant.clone()), service, version, at, who].into();
         self.run(statements::PUT_DEPLOY.who, move |tx| {
-            let (tenant, rows) = (tenant.clone(), rows.clone());
+            let (tenant, values) = (tenant.clone(), values.clone());
             Box::pin(async move {
                 announce(tx, &tenant).await?;
-                execute_all(tx, statements::PUT_DEPLOY, &rows).await
+                let prepared = tx.prepare_cached(statements::PUT_DEPLOY.text).await?;
+                tx.execute(&prepared, &bound(&values)).await.map(|rows| rows == 1)
             })
         })
     }
 
+    fn note_versions(&self, seen: Vec<VersionSeen>) -> Answer<()> {
+        self.put_by_tenant(statements::NOTE_VERSION, versions_by_tenant(seen))
+    }
+
     fn deploys(&self, tenant: &str, query: DeployQuery) -> Answer<Vec<Deploy>> {
         let tenant: Arc<str> = tenant.into();
-        let values = vec![
+        let (after_ms, names) = after(&query);
+        let mut values = vec![
             Value::Text(tenant.clone()),
             Value::Text(query.service.unwrap_or_default()),
             Value::Number(signed(query.from_ms)),
             Value::Number(signed(query.until_ms)),
-            Value::Number(i64::from(query.most)),
+            Value::Number(signed(after_ms)),
         ];
+        values.extend(names.map(Value::Text));
+        values.push(Value::Number(i64::from(query.most)));
         self.read(statements::READ_DEPLOYS, Some(tenant), values, |row| {
             let at_ms = number(row, 2)?;
             Ok(Deploy { service: text(row, 0)?, version: text(row, 1)?, at_ms, who: text(row, 3)? })
@@ -362,6 +390,10 @@ impl StateStore for PgState {
 
     fn forget_deploys_before(&self, at_ms: u64) -> Answer<u64> {
         self.execute(statements::FORGET_DEPLOYS, vec![Value::Number(signed(at_ms))])
+    }
+
+    fn forget_versions_before(&self, at_ms: u64) -> Answer<u64> {
+        self.execute(statements::FORGET_VERSIONS, vec![Value::Number(signed(at_ms))])
     }
 
     fn check(&self) -> Answer<()> {

@@ -31,7 +31,8 @@ pub(super) fn pool(settings: &PgSettings) -> Result<Pool, PortFault> {
         Some(tls) => Manager::from_config(client, connector(tls)?, how),
     };
     let timeouts = Timeouts {
-        wait: Some(settings.timeout),
+        // Less than the call has: who gets no connection hears why.
+        wait: Some(settings.timeout / 2),
         create: Some(settings.connect_timeout),
         recycle: Some(settings.connect_timeout),
     };
