@@ -12,6 +12,7 @@ use crate::messages::stream::AppendRecord;
 use crate::messages::tenant::TenantGate;
 
 use super::Parts;
+use super::kernel::apart::Estate;
 use super::kernel::lane::Lane;
 use super::kernel::port::Port;
 use super::kernel::spec::{ChildSpec, Group};
@@ -62,16 +63,19 @@ pub fn subtree(parts: &Parts, producer: Port<AppendRecord>, gate: Arc<dyn Tenant
 
 fn grpc(parts: &Parts, door: Door) -> ChildSpec {
     let (policy, parts) = (parts.policy("ingest.grpc"), parts.clone());
-    let make =
-        move |_: &_| GrpcListener::new(parts.config().ingest.otlp_grpc, door.clone(), parts.io.clone());
+    let estate = Estate::default();
+    let make = move |_: &_| {
+        GrpcListener::new(parts.config().ingest.otlp_grpc, door.clone(), parts.io.clone(), estate.clone())
+    };
     ChildSpec::worker("grpc", policy, make).build()
 }
 
 fn http(parts: &Parts, door: Door) -> ChildSpec {
     let (policy, parts) = (parts.policy("ingest.http"), parts.clone());
+    let estate = Estate::default();
     let make = move |_: &_| {
         let options = HttpOptions { address: parts.config().ingest.otlp_http, workers: HTTP_WORKERS };
-        HttpListener::new(options, door.clone())
+        HttpListener::new(options, door.clone(), estate.clone())
     };
     ChildSpec::worker("http", policy, make).build()
 }

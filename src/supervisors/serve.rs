@@ -12,6 +12,7 @@ use crate::messages::stream::AskLetters;
 use crate::messages::tenant::TenantGate;
 
 use super::Parts;
+use super::kernel::apart::Estate;
 use super::kernel::lane::Lane;
 use super::kernel::port::Port;
 use super::kernel::spec::ChildSpec;
@@ -60,8 +61,10 @@ pub fn subtree(
         ChildSpec::worker("reloader", parts.policy("serve.reloader"), move |_| Reloader::new(tuning.clone()))
             .reads(&parts.reloads)
             .build();
-    let http =
-        ChildSpec::worker("http", parts.policy("serve.http"), move |_| ApiListener::new(gateway.clone()))
-            .build();
+    let estate = Estate::default();
+    let http = ChildSpec::worker("http", parts.policy("serve.http"), move |_| {
+        ApiListener::new(gateway.clone(), estate.clone())
+    })
+    .build();
     ChildSpec::supervisor("serve", parts.policy("serve"), vec![query, reloader, http])
 }

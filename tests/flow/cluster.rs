@@ -14,8 +14,6 @@ use crate::support::cluster::{Cluster, Plan};
 use crate::support::proxy::{Instead, Mode, Proxy};
 use crate::support::{Obtrace, number};
 
-/// Two edges, three workers and a gateway. Short sessions, so that a worker that is gone is noticed soon.
-const SIX: Plan<'static> = Plan { edges: 2, workers: 3, set: &["stream.kafka.session_timeout=6s"] };
 /// How long one load lasts, and how long the longest fault.
 const LOAD_SECONDS: u64 = 120;
 const FAULT_WITHIN: Duration = Duration::from_secs(50);
@@ -23,8 +21,6 @@ const FAULT_WITHIN: Duration = Duration::from_secs(50);
 const RATE: u64 = 300;
 /// Time until a fault of single inserts has met as many.
 const HIT_WITHIN: Duration = Duration::from_secs(40);
-/// Time after a fault until every process is ready again.
-const WHOLE_WITHIN: Duration = Duration::from_secs(90);
 
 /// What goes wrong; docs/cluster.md has them in its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,21 +207,9 @@ fn suffer(cluster: &mut Cluster, fault: Fault, chosen: usize) {
     }
 }
 
-/// Every process is ready again soon.
-fn recovers(cluster: &mut Cluster, after: &str) {
-    let until = Instant::now() + WHOLE_WITHIN;
-    for (name, process) in cluster.all() {
-        assert!(process.is_alive(), "{after}: {name} ended");
-        while process.try_get("/readyz").is_none_or(|(status, _)| status != 200) {
-            assert!(Instant::now() < until, "{after}: {name} is not ready: {:?}", process.try_get("/readyz"));
-            sleep(Duration::from_millis(100));
-        }
-    }
-}
-
 #[test]
 fn six_processes_take_in_what_sdks_send_and_restart_one_by_one_under_load() {
-    let mut cluster = Cluster::start(&SIX);
+    let mut cluster = Cluster::start(&Plan::SIX);
     clients::meet(&cluster.edges[0], &cluster.gateway);
     let rounds = number("OBTRACE_CHAOS_ROUNDS").unwrap_or(1);
     for round in 0..rounds {
@@ -247,7 +231,7 @@ fn faults_between_processes_cost_nothing() {
     let rounds = number("OBTRACE_CHAOS_ROUNDS").unwrap_or(0);
     println!("seed {seed}: OBTRACE_SOAK_SEED={seed} OBTRACE_CHAOS_ROUNDS={rounds} replays it");
     let mut chance = StdRng::seed_from_u64(seed);
-    let mut cluster = Cluster::start(&SIX);
+    let mut cluster = Cluster::start(&Plan::SIX);
     // By `make chaos` every fault once a round, otherwise some of them; in an order of its own each time.
     let (rounds, most) = if rounds == 0 { (1, 9) } else { (rounds, Fault::ALL.len()) };
     for round in 0..rounds {
@@ -265,11 +249,11 @@ fn faults_between_processes_cost_nothing() {
             suffer(&mut cluster, fault, chance.random_range(0..6));
             // Now and then the next one comes before the last one is healed.
             if chance.random_bool(0.7) {
-                recovers(&mut cluster, &after);
+                cluster.recovers(&after);
             }
         }
         let after = format!("seed {seed}, round {round}");
-        recovers(&mut cluster, &after);
+        cluster.recovers(&after);
         cluster.settle(loads, &after);
     }
     cluster.verify(Vec::new(), &format!("seed {seed}"));

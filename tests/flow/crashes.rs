@@ -79,13 +79,21 @@ fn a_halted_process_stays_up_for_inspection_and_ends_with_70() {
 fn what_has_to_be_aborted_is_named_and_the_process_ends_with_75() {
     let dir = tempfile::tempdir().expect("tempdir");
     let stop = "supervision.tree.serve.query.stop";
-    let set = vec![format!("{stop}.drain=1s"), format!("{stop}.kill=1s")];
+    // The watchdog would take the thread away from those who wait for it, and the stop would be in order.
+    let watchdog = "supervision.watchdog.condemn_after=120s".to_owned();
+    let set = vec![format!("{stop}.drain=1s"), format!("{stop}.kill=1s"), watchdog];
     let env = vec![("OBTRACE_CHAOS".into(), "query.before=stall@1*1".into())];
-    let mut obtrace = Obtrace::start(dir.path(), Options { set, env, ..Options::default() });
+    let said = dir.path().join("stderr");
+    let stderr = Some(said.clone());
+    let mut obtrace = Obtrace::start(dir.path(), Options { set, env, stderr, ..Options::default() });
     let url = obtrace.api.clone();
     // Blocks the thread of the query handlers for longer than anybody waits.
     let blocked = std::thread::spawn(move || crate::support::quietly_get(&format!("{url}/api/v1/services")));
-    std::thread::sleep(Duration::from_millis(500));
+    let until = Instant::now() + Duration::from_secs(30);
+    while !std::fs::read_to_string(&said).is_ok_and(|text| text.contains("planted stall at query.before")) {
+        assert!(Instant::now() < until, "the query does not arrive");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     assert_eq!(obtrace.stop().code(), Some(75));
     blocked.join().expect("the client gives up too");
 }

@@ -1,11 +1,12 @@
 //! Deploy markers in a whole process: told over the API and by the command line, seen in the telemetry, read by their tenant
-//! alone, and there again after a kill.
+//! alone, there again after a kill, and the same in all processes that share a database.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Obtrace, Options, post};
+use crate::support::pg::Database;
+use crate::support::{Obtrace, Options, block_on, post, services};
 
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -127,4 +128,40 @@ fn a_change_of_the_version_in_the_telemetry_is_one_marker() {
     let (_, page) = obtrace.try_get_as("/api/v1/deploys?service=cart", Some("a-key")).expect("an answer");
     assert_eq!((&page["items"][1]["time"], &page["items"][1]["by"]), (&at, &Value::Null), "{page}");
     assert_eq!(obtrace.stop().code(), Some(0));
+}
+
+#[test]
+fn processes_that_share_a_database_make_one_marker_of_a_change() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let database = block_on(Database::fresh(&services::postgres()));
+    let set = ["store.state.backend=postgres", "store.state.tls=off", "tenant.gate.flush_every=100ms"];
+    let url = database.url("obtrace_app");
+    let options = Options {
+        set: set.map(str::to_owned).to_vec(),
+        config: config(dir.path()),
+        env: vec![("OBTRACE__STORE__STATE__URL".to_owned(), url)],
+        ..Options::default()
+    };
+    let [mut one, mut two] =
+        ["one", "two"].map(|name| Obtrace::start(&dir.path().join(name), options.clone()));
+    send(&one, "a-key", "1.0");
+    std::thread::sleep(Duration::from_millis(500));
+    for version in ["1.1", "1.0"] {
+        send(&one, "a-key", version);
+        send(&two, "a-key", version);
+    }
+    let told =
+        json!({"service": "pay", "version": "2", "at": obtrace::clock::unix_nanos() / 1_000_000 - 9_000});
+    assert_eq!((tell(&one, "a-key", &told).0, tell(&two, "a-key", &told).0), (201, 200));
+    let both = marks(&[["cart", "1.1", "seen"], ["pay", "2", "told"]]);
+    until("the change is a marker", || list(&one, "a-key", "") == both);
+    // What the other one saw is written down by then.
+    assert_eq!(two.stop().code(), Some(0));
+    assert_eq!(list(&one, "a-key", ""), both);
+    assert_eq!(list(&one, "b-key", ""), marks(&[]));
+    two.restart();
+    assert_eq!(list(&two, "a-key", ""), both);
+    for process in [&mut one, &mut two] {
+        assert_eq!(process.stop().code(), Some(0));
+    }
 }

@@ -2,10 +2,7 @@
 //! the soak and the fault table share.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -15,6 +12,7 @@ use rand::rngs::StdRng;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::support::disk::SmallDisk;
 use crate::support::invariants::{Crash, Expect, Sight, chains, letters, looks, prefixes};
 use crate::support::load::{Load, Plan};
 use crate::support::log::ClosedLog;
@@ -202,44 +200,6 @@ fn troubled(node: &Value) -> Vec<String> {
         }
     });
     all
-}
-
-// === disks ===
-
-/// A small file system in memory, of its own: it can be filled without harm to anybody else.
-pub(crate) struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// `None` where this user may not mount; said, because the test then shows nothing.
-    fn mount(at: &Path, mib: u32) -> Option<Self> {
-        fs::create_dir_all(at).expect("the mount point");
-        let options = format!("size={mib}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).status();
-        if !mounted.is_ok_and(|status| status.success()) {
-            // Past the capture of a test that passes: it shows nothing, and somebody has to know.
-            writeln!(std::io::stderr(), "left out: a disk that fills up needs the right to mount a tmpfs")
-                .ok();
-            return None;
-        }
-        Some(Self(at.to_owned()))
-    }
-
-    /// Takes every free byte; the returned file holds them.
-    pub(crate) fn fill(&self) -> PathBuf {
-        let path = self.0.join("ballast");
-        let mut file = File::options().create(true).append(true).open(&path).expect("the ballast");
-        for size in [1 << 20, 1 << 12, 1] {
-            while file.write_all(&vec![0; size]).is_ok() {}
-        }
-        path
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: the process that is being killed may hold a file for a moment longer.
-        Command::new("umount").arg("-l").arg(&self.0).status().ok();
-    }
 }
 
 // === seeds ===

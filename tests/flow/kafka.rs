@@ -17,19 +17,19 @@ use crate::support::{Obtrace, Options, binary, post, wait};
 
 const WITHIN: Duration = Duration::from_secs(60);
 /// What takes in and answers; the workers come and go.
-const FRONT: &str = "roles=ingest-edge,query-gateway";
-const WORKER: &str = "roles=worker-otlp";
+pub(crate) const FRONT: &str = "roles=ingest-edge,query-gateway";
+pub(crate) const WORKER: &str = "roles=worker-otlp";
 
 /// What the processes of a test share.
-struct Site {
+pub(crate) struct Site {
     dir: tempfile::TempDir,
-    store: Store,
-    brokers: String,
-    prefix: String,
+    pub(crate) store: Store,
+    pub(crate) brokers: String,
+    pub(crate) prefix: String,
 }
 
 impl Site {
-    fn at(brokers: String) -> Self {
+    pub(crate) fn at(brokers: String) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = tempfile::tempdir().expect("tempdir");
@@ -53,7 +53,7 @@ impl Site {
         options
     }
 
-    fn start(&self, name: &str, more: &[&str]) -> Obtrace {
+    pub(crate) fn start(&self, name: &str, more: &[&str]) -> Obtrace {
         Obtrace::start(&self.dir.path().join(name), self.options(more))
     }
 
@@ -95,7 +95,7 @@ fn consumers(of: &Obtrace) -> usize {
     node(of, "stream_in.consumers")["children"].as_array().map_or(0, Vec::len)
 }
 
-fn until(what: &str, mut good: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut good: impl FnMut() -> bool) {
     let until = Instant::now() + WITHIN;
     while !good() {
         assert!(Instant::now() < until, "{what} after {WITHIN:?}");

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use crate::poison::{LONG, NO_LADDER, counter, options, request, send, stored, wait_counter, wait_stored};
 use crate::support::{Obtrace, post};
 
-fn letters(obtrace: &Obtrace, query: &str) -> Vec<Value> {
+pub(crate) fn letters(obtrace: &Obtrace, query: &str) -> Vec<Value> {
     let (status, page) = obtrace.get(&format!("/admin/dlq{query}"));
     assert_eq!(status, 200, "{page:#}");
     page["items"].as_array().expect("items").clone()
 }
 
-fn dlq(obtrace: &Obtrace, args: &[&str]) -> (bool, String) {
+pub(crate) fn dlq(obtrace: &Obtrace, args: &[&str]) -> (bool, String) {
     let args: Vec<&str> = ["dlq", "--api", &obtrace.api].into_iter().chain(args.iter().copied()).collect();
     let (status, text) = Obtrace::run(&args, LONG);
     (status.success(), text)

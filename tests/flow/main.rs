@@ -3,6 +3,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(feature = "chaos")]
+mod brokers;
 mod clients;
 mod cluster;
 #[cfg(feature = "chaos")]
@@ -15,11 +17,17 @@ mod exits;
 mod faults;
 #[cfg(feature = "chaos")]
 mod field;
+#[cfg(feature = "chaos")]
+mod full;
 mod ingest;
 mod kafka;
 #[cfg(feature = "chaos")]
+mod ladder;
+#[cfg(feature = "chaos")]
 mod letters;
 mod migrate;
+#[cfg(feature = "chaos")]
+mod neighbours;
 mod operate;
 #[cfg(feature = "chaos")]
 mod poison;

@@ -166,6 +166,23 @@ fn fail_open(obtrace: &Obtrace) -> f64 {
 }
 
 #[test]
+fn a_plan_is_known_and_held_where_redis_is_slower_than_a_request_may_wait() {
+    const RATE: u32 = 1;
+    let dir = tempfile::tempdir().expect("tempdir");
+    let redis = Private::start("redis");
+    let url = redis.line("OBTRACE_TEST_REDIS");
+    let proxy = Proxy::start(url.trim_start_matches("redis://"));
+    // Ten times what a request waits, before anything is known.
+    proxy.set(Mode::Latency(Duration::from_millis(25)));
+    let through = proxy.in_front_of(&url);
+    let set = ["store.cache.backend=redis", "telemetry.engine.memory_limit=512MiB"];
+    let env = [("OBTRACE__STORE__CACHE__URL", through.as_str())];
+    let edge = Obtrace::start(&dir.path().join("data"), options(&set, &env, config(dir.path(), RATE)));
+    until("the plan is known to requests", || send(&edge, "paced-key") == 429);
+    assert_eq!(plan_at(&edge), "paced");
+}
+
+#[test]
 fn with_redis_frozen_or_slow_two_edges_hold_the_rate_but_for_a_lease_each_and_nobody_waits() {
     const RATE: usize = 40;
     let dir = tempfile::tempdir().expect("tempdir");

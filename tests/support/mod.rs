@@ -4,6 +4,8 @@
 
 pub mod bucket;
 pub mod cluster;
+pub mod disk;
+pub mod links;
 pub mod pg;
 pub mod proxy;
 pub mod services;

@@ -64,10 +64,16 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy in front of `upstream`, such as `127.0.0.1:5432`.
     pub fn start(upstream: &str) -> Self {
+        Self::between("127.0.0.1:0", upstream)
+    }
+
+    /// A proxy that listens at `listen` of loopback.
+    pub fn between(listen: &str, upstream: &str) -> Self {
+        let listen: SocketAddr = listen.parse().expect("host:port to listen at");
         let upstream: SocketAddr = upstream.parse().expect("host:port of the service");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let listener = runtime.block_on_elsewhere(TcpListener::bind("127.0.0.1:0")).expect("a free port");
+        let listener = runtime.block_on_elsewhere(TcpListener::bind(listen)).expect("a free port");
         let addr = listener.local_addr().expect("its address");
         let shared = Arc::new(Shared {
             upstream,

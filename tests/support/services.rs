@@ -117,11 +117,16 @@ pub struct Private {
 impl Private {
     /// Starts one in a folder that is deleted afterwards.
     pub fn start(service: &str) -> Self {
-        let own = tempfile::Builder::new().prefix("obtrace-service-").tempdir().expect("a folder");
-        // Postgres runs as another user than root and must pass.
-        std::fs::set_permissions(own.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))
-            .expect("mode");
-        let folder = own.path().to_owned();
+        let (folder, own) = folder();
+        Self::begin(service, folder, Some(own))
+    }
+
+    /// Starts one in a folder of which `prepare` has the service's own before that starts.
+    pub fn prepared(service: &str, prepare: impl FnOnce(&Path)) -> Self {
+        let (folder, own) = folder();
+        let inner = folder.join(service);
+        std::fs::create_dir_all(&inner).expect("the service's folder");
+        prepare(&inner);
         Self::begin(service, folder, Some(own))
     }
 
@@ -209,6 +214,14 @@ impl Drop for Private {
         // In a test that fails already, its own message matters more.
         run(Some(&self.folder), &["wipe", &self.service]).ok();
     }
+}
+
+/// A folder for a service, deleted with the second value.
+fn folder() -> (PathBuf, tempfile::TempDir) {
+    let own = tempfile::Builder::new().prefix("obtrace-service-").tempdir().expect("a folder");
+    // Postgres runs as another user than root and must pass.
+    std::fs::set_permissions(own.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).expect("mode");
+    (own.path().to_owned(), own)
 }
 
 /// Calls the script, which must succeed, and returns what it printed.

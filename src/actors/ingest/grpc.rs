@@ -15,7 +15,7 @@ use bytes::{Buf, BufMut, Bytes};
 use futures_util::StreamExt;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::AbortHandle;
 use tonic::body::Body;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataMap;
@@ -31,8 +31,9 @@ use crate::domain::envelope::WireFormat;
 use crate::domain::failure::FailureClass;
 use crate::domain::refusal::Refusal;
 use crate::domain::signal::Signal;
+use crate::supervisors::kernel::apart::{CLEAR_WITHIN, Estate};
 use crate::supervisors::kernel::probe::Probe;
-use crate::supervisors::kernel::seat::{Seated, Worker};
+use crate::supervisors::kernel::seat::{Seat, Seated, Worker};
 use crate::wire::compress::Encoding;
 use crate::wire::response;
 
@@ -44,18 +45,19 @@ pub struct GrpcListener {
     address: SocketAddr,
     door: Door,
     io: Handle,
+    estate: Estate,
     running: Option<Running>,
 }
 
 struct Running {
     stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<()>,
+    task: AbortHandle,
 }
 
 impl GrpcListener {
-    /// A listener for `address`; its connections are served on the runtime `io`.
-    pub fn new(address: SocketAddr, door: Door, io: Handle) -> Self {
-        Self { address, door, io, running: None }
+    /// A listener for `address`; its connections are served on the runtime `io`. `estate` is that of all its incarnations.
+    pub fn new(address: SocketAddr, door: Door, io: Handle, estate: Estate) -> Self {
+        Self { address, door, io, estate, running: None }
     }
 
     fn bind(&self) -> std::io::Result<std::net::TcpListener> {
@@ -84,40 +86,49 @@ impl GrpcListener {
             // The receiver is gone only when the actor is.
             ended.send(result.err().map_or_else(String::new, |error| error.to_string())).ok();
         });
-        self.running = Some(Running { stop: Some(stop), task });
-        ctx.spawn(wrap_future(end).map(
-            |end, seat: &mut crate::supervisors::kernel::seat::Seat<Self>, ctx| {
-                if let Some(error) = end.ok().filter(|text: &String| !text.is_empty()) {
-                    seat.probe().fail(FailureClass::Bug, format!("the gRPC server ended: {error}"));
-                }
-                ctx.stop();
-            },
-        ));
+        self.running = Some(Running { stop: Some(stop), task: task.abort_handle() });
+        self.estate.leave(|| async move {
+            task.abort();
+            // Aborted or ended: either way its port is free.
+            task.await.ok();
+        });
+        ctx.spawn(wrap_future(end).map(|end, seat: &mut Seat<Self>, ctx| {
+            if let Some(error) = end.ok().filter(|text: &String| !text.is_empty()) {
+                seat.probe().fail(FailureClass::Bug, format!("the gRPC server ended: {error}"));
+            }
+            ctx.stop();
+        }));
         Ok(())
     }
 }
 
 impl Worker for GrpcListener {
-    fn started(&mut self, probe: &Probe, ctx: &mut Seated<Self>) {
-        match self.bind().and_then(|listener| self.serve(listener, ctx)) {
-            Ok(()) => probe.ready(),
-            Err(error) => {
-                let address = self.address;
-                probe.fail(
-                    FailureClass::Config,
-                    format!(
-                        "cannot listen for OTLP gRPC on {address}: {error}; set another ingest.otlp_grpc"
-                    ),
-                );
-                ctx.stop();
+    fn started(&mut self, _probe: &Probe, ctx: &mut Seated<Self>) {
+        let estate = self.estate.clone();
+        let cleared = async move { estate.clear(CLEAR_WITHIN).await };
+        ctx.spawn(wrap_future(cleared).map(|_, seat: &mut Seat<Self>, ctx| {
+            let opened = seat.worker.bind().and_then(|listener| seat.worker.serve(listener, ctx));
+            match opened {
+                Ok(()) => seat.probe().ready(),
+                Err(error) => {
+                    let address = seat.worker.address;
+                    seat.probe().fail(
+                        FailureClass::Config,
+                        format!(
+                            "cannot listen for OTLP gRPC on {address}: {error}; set another ingest.otlp_grpc"
+                        ),
+                    );
+                    ctx.stop();
+                }
             }
-        }
+        }));
     }
 
     /// Takes no new connections, lets open calls finish, then the server's end stops the actor.
-    fn drain(&mut self, _probe: &Probe, _reads_lane: bool, _ctx: &mut Seated<Self>) {
-        if let Some(running) = &mut self.running {
-            running.stop.take().map(|stop| stop.send(()));
+    fn drain(&mut self, _probe: &Probe, _reads_lane: bool, ctx: &mut Seated<Self>) {
+        match &mut self.running {
+            Some(running) => drop(running.stop.take().map(|stop| stop.send(()))),
+            None => ctx.stop(),
         }
     }
 }

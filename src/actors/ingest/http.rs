@@ -4,6 +4,7 @@
 //! the message that the OTLP specification names, in the encoding of the request. What may fail: the port being taken
 //! (a configuration error); each request on its own.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ use crate::domain::envelope::WireFormat;
 use crate::domain::failure::FailureClass;
 use crate::domain::refusal::{Accepted, Refusal};
 use crate::domain::signal::Signal;
+use crate::supervisors::kernel::apart::{self, CLEAR_WITHIN, Estate, Hosted};
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Seat, Seated, Worker};
 use crate::wire::compress::Encoding;
@@ -48,55 +50,69 @@ pub struct HttpOptions {
 pub struct HttpListener {
     options: HttpOptions,
     door: Door,
+    estate: Estate,
     server: Option<ServerHandle>,
 }
 
 impl HttpListener {
-    /// A listener set up by `options`.
-    pub fn new(options: HttpOptions, door: Door) -> Self {
-        Self { options, door, server: None }
+    /// A listener set up by `options`; `estate` is that of all its incarnations.
+    pub fn new(options: HttpOptions, door: Door, estate: Estate) -> Self {
+        Self { options, door, estate, server: None }
     }
 
-    fn serve(&mut self, ctx: &mut Seated<Self>) -> std::io::Result<()> {
-        let door = self.door.clone();
-        let desk = self.door.desk.clone();
-        let server = HttpServer::new(move || {
-            App::new()
-                .app_data(web::Data::new(door.clone()))
-                .wrap(cors(door.config.clone()))
-                .route("/v1/traces", web::post().to(traces))
-                .route("/v1/logs", web::post().to(logs))
-                .route("/v1/metrics", web::post().to(metrics))
-                .default_service(web::to(nothing_here))
-        })
-        .on_connect(move |_, connection| {
-            // Dropped with the connection.
-            connection.insert::<OfConnection>(desk.connect("http"));
-        })
-        .keep_alive(self.door.config.now().ingest.session_idle)
-        .workers(self.options.workers)
-        .disable_signals()
-        .shutdown_timeout(10)
-        .bind(self.options.address)?
-        .run();
-        self.server = Some(server.handle());
-        ctx.spawn(wrap_future(server).map(|end, seat: &mut Seat<Self>, ctx| {
-            if let Err(error) = end {
-                seat.probe().fail(FailureClass::Bug, format!("the HTTP server ended: {error}"));
-            }
-            ctx.stop();
-        }));
-        Ok(())
+    /// Has the server on a thread of its own, so that it can be ended whatever holds the actor's.
+    fn open(&self) -> impl Future<Output = io::Result<Hosted<ServerHandle>>> + 'static {
+        let (options, door, estate) = (self.options.clone(), self.door.clone(), self.estate.clone());
+        async move {
+            estate.clear(CLEAR_WITHIN).await;
+            let hosted = apart::host("otlp-server", move || {
+                let desk = door.desk.clone();
+                let keep_alive = door.config.now().ingest.session_idle;
+                let server = HttpServer::new(move || {
+                    App::new()
+                        .app_data(web::Data::new(door.clone()))
+                        .wrap(cors(door.config.clone()))
+                        .route("/v1/traces", web::post().to(traces))
+                        .route("/v1/logs", web::post().to(logs))
+                        .route("/v1/metrics", web::post().to(metrics))
+                        .default_service(web::to(nothing_here))
+                })
+                .on_connect(move |_, connection| {
+                    // Dropped with the connection.
+                    connection.insert::<OfConnection>(desk.connect("http"));
+                })
+                .keep_alive(keep_alive)
+                .workers(options.workers)
+                .disable_signals()
+                .shutdown_timeout(10)
+                .bind(options.address)?
+                .run();
+                Ok((server.handle(), server))
+            })
+            .await?;
+            let handle = hosted.handle.clone();
+            estate.leave(move || handle.stop(false));
+            Ok(hosted)
+        }
     }
 }
 
 impl Worker for HttpListener {
-    fn started(&mut self, probe: &Probe, ctx: &mut Seated<Self>) {
-        match self.serve(ctx) {
-            Ok(()) => probe.ready(),
+    fn started(&mut self, _probe: &Probe, ctx: &mut Seated<Self>) {
+        ctx.spawn(wrap_future(self.open()).map(|opened, seat: &mut Seat<Self>, ctx| match opened {
+            Ok(Hosted { handle, end }) => {
+                seat.worker.server = Some(handle);
+                ctx.spawn(wrap_future(end).map(|end, seat: &mut Seat<Self>, ctx| {
+                    if let Some(why) = apart::trouble(end) {
+                        seat.probe().fail(FailureClass::Bug, format!("the HTTP server ended: {why}"));
+                    }
+                    ctx.stop();
+                }));
+                seat.probe().ready();
+            }
             Err(error) => {
-                let address = self.options.address;
-                probe.fail(
+                let address = seat.worker.options.address;
+                seat.probe().fail(
                     FailureClass::Config,
                     format!(
                         "cannot listen for OTLP HTTP on {address}: {error}; set another ingest.otlp_http"
@@ -104,7 +120,7 @@ impl Worker for HttpListener {
                 );
                 ctx.stop();
             }
-        }
+        }));
     }
 
     /// Takes no new connections, lets open requests finish, then the server's end stops the actor.
@@ -119,8 +135,8 @@ impl Worker for HttpListener {
 impl Drop for HttpListener {
     fn drop(&mut self) {
         if let Some(server) = self.server.take() {
-            // Asks the server's own threads to end; the answer is not waited for.
-            actix_rt::spawn(server.stop(false));
+            // Told already when this returns; its end is not waited for.
+            drop(server.stop(false));
         }
     }
 }

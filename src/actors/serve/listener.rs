@@ -3,6 +3,7 @@
 //! In: HTTP requests on the configured port. Out: [`RunQuery`] to the handlers, and their answers. What may fail: the
 //! port being taken (a configuration error); each request on its own.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ use crate::domain::scope::{OWN_TENANT, Scope};
 use crate::messages::serve::RunQuery;
 use crate::messages::store::StateCall;
 use crate::messages::tenant::TenantGate;
+use crate::supervisors::kernel::apart::{self, CLEAR_WITHIN, Estate, Hosted};
 use crate::supervisors::kernel::port::{Port, PortError};
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Seat, Seated, Worker};
@@ -63,46 +65,61 @@ pub struct Gateway {
 pub struct ApiListener {
     address: SocketAddr,
     gateway: Gateway,
+    estate: Estate,
     server: Option<ServerHandle>,
 }
 
 impl ApiListener {
-    /// A listener of `gateway`.
-    pub fn new(gateway: Gateway) -> Self {
-        Self { address: gateway.config.now().serve.http, gateway, server: None }
+    /// A listener of `gateway`; `estate` is that of all its incarnations.
+    pub fn new(gateway: Gateway, estate: Estate) -> Self {
+        Self { address: gateway.config.now().serve.http, gateway, estate, server: None }
     }
 
-    fn serve(&mut self, ctx: &mut Seated<Self>) -> std::io::Result<()> {
-        let gateway = self.gateway.clone();
+    /// Has the server on a thread of its own, so that it can be ended whatever holds the actor's.
+    fn open(&self) -> impl Future<Output = io::Result<Hosted<ServerHandle>>> + 'static {
+        let (address, gateway, estate) = (self.address, self.gateway.clone(), self.estate.clone());
         gateway.admin.closing.send_replace(false);
-        let server = HttpServer::new(move || {
-            App::new().configure(admin::configure(gateway.admin.clone())).configure(configure(gateway.api()))
-        })
-        .workers(1)
-        // A client that hangs up takes its query with it.
-        .h1_allow_half_closed(false)
-        .disable_signals()
-        .shutdown_timeout(5)
-        .bind(self.address)?
-        .run();
-        self.server = Some(server.handle());
-        ctx.spawn(wrap_future(server).map(|end, seat: &mut Seat<Self>, ctx| {
-            if let Err(error) = end {
-                seat.probe().fail(FailureClass::Bug, format!("the API server ended: {error}"));
-            }
-            ctx.stop();
-        }));
-        Ok(())
+        async move {
+            estate.clear(CLEAR_WITHIN).await;
+            let hosted = apart::host("api-server", move || {
+                let server = HttpServer::new(move || {
+                    App::new()
+                        .configure(admin::configure(gateway.admin.clone()))
+                        .configure(configure(gateway.api()))
+                })
+                .workers(1)
+                // A client that hangs up takes its query with it.
+                .h1_allow_half_closed(false)
+                .disable_signals()
+                .shutdown_timeout(5)
+                .bind(address)?
+                .run();
+                Ok((server.handle(), server))
+            })
+            .await?;
+            let handle = hosted.handle.clone();
+            estate.leave(move || handle.stop(false));
+            Ok(hosted)
+        }
     }
 }
 
 impl Worker for ApiListener {
-    fn started(&mut self, probe: &Probe, ctx: &mut Seated<Self>) {
-        match self.serve(ctx) {
-            Ok(()) => probe.ready(),
+    fn started(&mut self, _probe: &Probe, ctx: &mut Seated<Self>) {
+        ctx.spawn(wrap_future(self.open()).map(|opened, seat: &mut Seat<Self>, ctx| match opened {
+            Ok(Hosted { handle, end }) => {
+                seat.worker.server = Some(handle);
+                ctx.spawn(wrap_future(end).map(|end, seat: &mut Seat<Self>, ctx| {
+                    if let Some(why) = apart::trouble(end) {
+                        seat.probe().fail(FailureClass::Bug, format!("the API server ended: {why}"));
+                    }
+                    ctx.stop();
+                }));
+                seat.probe().ready();
+            }
             Err(error) => {
-                let address = self.address;
-                probe.fail(
+                let address = seat.worker.address;
+                seat.probe().fail(
                     FailureClass::Config,
                     format!(
                         "cannot listen for the API on {address}: {error}; set another serve.http (--http)"
@@ -110,7 +127,7 @@ impl Worker for ApiListener {
                 );
                 ctx.stop();
             }
-        }
+        }));
     }
 
     /// Takes no new connections, lets open requests finish, then the server's end stops the actor.
@@ -126,8 +143,8 @@ impl Worker for ApiListener {
 impl Drop for ApiListener {
     fn drop(&mut self) {
         if let Some(server) = self.server.take() {
-            // Asks the server's own threads to end; the answer is not waited for.
-            actix_rt::spawn(server.stop(false));
+            // Told already when this returns; its end is not waited for.
+            drop(server.stop(false));
         }
     }
 }

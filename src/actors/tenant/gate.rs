@@ -1,9 +1,10 @@
-//! The edge's side of the gate: asks the cache at most once a second a tenant, within 5 ms, and lets in when in doubt.
+//! The edge's side of the gate: asks the cache at most once a second a tenant, waits 5 ms for it, and lets in when in doubt.
 //!
 //! In: a tenant and a signal. Out: yes, or a retryable refusal with its reason. What may fail: nothing that would keep
 //! data out. A projection that is missing, stale or does not come in time is counted and lets the request in, within the
 //! requests a second that were last known. Those are shared with the other edges by leases (`pace`). A request waits for
-//! the cache only where nothing is known yet; else somebody asks in the background.
+//! the cache only where nothing is known yet; else somebody asks in the background. What comes too late for the request that
+//! asked is there for the next one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,6 +34,9 @@ use super::pace::{Pace, Pacer};
 const REFRESH: Duration = Duration::from_secs(1);
 /// What was known this long ago is worth waiting for anew, unless the cache is away.
 const OLD: Duration = Duration::from_secs(5);
+
+/// Longest that an answer is worth having; a request goes on without it long before (`tenant.gate.deadline`).
+const ASK_WITHIN: Duration = Duration::from_secs(1);
 
 /// Cache key of a tenant's projection.
 pub fn key_of(tenant: &str) -> String {
@@ -125,21 +129,30 @@ impl CachedGate {
         if seat.refreshing.swap(true, Ordering::AcqRel) && held.asked_at.is_some() {
             return held;
         }
-        // Also where the request that asks is given up in the middle of it, or before it has begun.
+        // Lets the next one ask however this ends, or where it is dropped before it has begun.
         let refreshing = Refreshing(seat.clone());
         let (deps, tenant) = (self.deps.clone(), tenant.clone());
-        let asking = async move {
-            let Refreshing(seat) = &refreshing;
-            let held = seat.known.lock().clone();
+        // Outlives the request: a cache that is slower than a request may wait would else never be heard.
+        let asking = tokio::spawn(async move {
+            let Refreshing(asked) = &refreshing;
+            let held = asked.known.lock().clone();
             let fresh = deps.ask(&tenant, held).await;
-            *seat.known.lock() = fresh.clone();
+            *asked.known.lock() = fresh.clone();
             fresh
-        };
-        if waits {
-            return asking.await;
+        });
+        if !waits {
+            return held;
         }
-        tokio::spawn(asking);
-        held
+        let deadline = self.deps.config.now().tenant.gate.deadline;
+        if let Ok(Ok(fresh)) = tokio::time::timeout(deadline, asking).await {
+            return fresh;
+        }
+        let mut known = seat.known.lock();
+        if known.asked_at.is_none() {
+            // Who comes next does not wait for it as well.
+            (known.asked_at, known.missing) = (Some(clock::now()), "slow");
+        }
+        known.clone()
     }
 
     /// The snapshot if it may be relied on, else why not.
@@ -193,8 +206,7 @@ impl CachedGate {
 
 impl GateDeps {
     async fn ask(&self, tenant: &Arc<str>, held: Known) -> Known {
-        let deadline = self.config.now().tenant.gate.deadline;
-        let asked = self.cache.ask(|reply| CacheCall::Get(key_of(tenant), reply), deadline);
+        let asked = self.cache.ask(|reply| CacheCall::Get(key_of(tenant), reply), ASK_WITHIN);
         let found = match asked.await {
             Ok(Ok(Some(bytes))) => serde_json::from_slice::<GateSnapshot>(&bytes).map_err(|_| "broken"),
             Ok(Ok(None)) => Err("missing"),

@@ -3,6 +3,7 @@
 //! It knows no stage. What a stage hands in are [`spec::ChildSpec`]s; what it gets back are [`port::Port`]s and
 //! [`child_ref::ChildRef`]s that stay valid while the actors behind them come and go.
 
+pub mod apart;
 pub mod backoff;
 pub mod black_box;
 pub mod brain;

@@ -1,5 +1,7 @@
 //! Rows of hangs: a future that never resolves, and a thread that is blocked.
 
+use std::time::Instant;
+
 use rand::RngExt as _;
 
 use super::panics::planted;
@@ -84,5 +86,38 @@ fn blocking_hang() {
         let sibling =
             if pool == "store" { "broker_out.producer" } else { "stream_in.consumers.retry-1m-logs" };
         assert!(displaced(sibling) >= 1, "{after}: who sat beside it is started elsewhere, without blame");
+    });
+}
+
+#[test]
+fn blocked_query() {
+    row("table::hangs::blocked_query", |chance, after| {
+        // A query holds the thread that the listener of the API lives on as well.
+        let plan = format!("query.before=stall12s@{}*1", chance.random_range(2..10));
+        let mut field = Field::new(planted(&plan, &WATCHDOG));
+        let load = field.load(&Plan::mixed(600, 6));
+        let displaced = |seen: &crate::support::watch::Seen| {
+            seen.life(1)
+                .events
+                .values()
+                .any(|event| event["path"] == "serve.http" && event["reason"] == "displaced")
+        };
+        let until = Instant::now() + SOON;
+        while !displaced(&field.watch.seen()) {
+            assert!(Instant::now() < until, "{after}: {plan}: the listener stays where it is");
+            field.sight(&load);
+        }
+        // It has its port again although nobody could tell the one before to let go of it.
+        field.recovers(SOON, after);
+        assert!(field.sight(&load), "{after}: queries are answered again");
+        let expect = Expect {
+            crash: |crash: &Crash| crash.reason == "stalled",
+            crashes: 1..=5,
+            fenced: 0..=8,
+            ..Expect::default()
+        };
+        let outcome = field.verify(load, &expect, after);
+        let is_blamed = outcome.crashes.iter().any(|crash| crash.path.starts_with("serve.query"));
+        assert!(is_blamed, "{after}: {:?}", outcome.crashes);
     });
 }

@@ -165,6 +165,8 @@ impl KafkaLogConfig {
             .set("reconnect.backoff.ms", "100")
             .set("reconnect.backoff.max.ms", "2000")
             .set("socket.connection.setup.timeout.ms", "10000")
+            // A broker that says nothing any more, as one behind a cut cable: what it was asked is asked elsewhere by then.
+            .set("socket.timeout.ms", "10000")
             .set("security.protocol", protocol(tls.is_some(), sasl.is_some()))
             .set_log_level(RDKafkaLogLevel::Warning);
         if let Some(Tls { ca, identity, key_password }) = tls {
@@ -192,6 +194,8 @@ impl KafkaLogConfig {
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
+            // Who leads is looked up anew also where no error tells that somebody else does.
+            .set("topic.metadata.refresh.interval.ms", "10000")
             .set("compression.type", if self.compression { "lz4" } else { "none" })
             .set("linger.ms", LINGER_MS)
             // A topic that is not there is told soon; one that was just made is there by then.
