@@ -149,13 +149,17 @@ def notes(figures):
     about = [section["about"] for section in taken.values()]
     if not about:
         return
-    quick = " Short runs (`--quick`): they show that it works, not how fast." if any(a["quick"] for a in about) else ""
-    commits = sorted({a["commit"] for a in about})
-    busy = max(a["load_before"] / a["cores"] for a in about)
-    yield (f"Taken {about[0]['when'][:10]} at commit {', '.join(commits)} on {about[0]['cores']} cores "
-           f"({about[0]['cpu']}); load before a section at most {busy:.1f} a core.{quick}")
-    if busy > 0.3:
-        yield "The machine was busy with other work: wall-clock rates and latencies are worth little, ratios something."
+    runs = {}
+    for name, section in taken.items():
+        a = section["about"]
+        runs.setdefault((a["when"][:10], a["commit"], a["quick"]), []).append((name, a["load_before"] / a["cores"]))
+    for (day, commit, quick), sections in runs.items():
+        short = ", short runs (`--quick`: they show that it works, not how fast)" if quick else ""
+        yield (f"{', '.join(name for name, _ in sections)}: taken {day} at commit {commit} on {about[0]['cores']} cores "
+               f"({about[0]['cpu']}){short}; load before a section at most {max(load for _, load in sections):.1f} a core.")
+    if max(a["load_before"] / a["cores"] for a in about) > 0.3:
+        yield ("Where the load was above 0.3 a core the machine was busy with other work: wall-clock rates and latencies are "
+               "worth little then, ratios something.")
     yield ("Rounds go A B C, A B C: medians, ranges in brackets, ratios round by round (above 1: Obtrace does more). "
            "CPU is the servers' own. A difference under 15 % means nothing.")
     edge = taken.get("edge", {})
