@@ -31,8 +31,11 @@ pub struct VersionSeen {
 /// and tenants are those of the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct VersionLog {
-    tenants: Arc<RwLock<HashMap<Arc<str>, Arc<Mutex<Seen>>>>>,
+    tenants: Arc<RwLock<Tenants>>,
 }
+
+/// What was seen of each tenant.
+type Tenants = HashMap<Arc<str>, Arc<Mutex<Seen>>>;
 
 /// Of one tenant.
 #[derive(Debug, Default)]

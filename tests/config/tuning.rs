@@ -412,8 +412,6 @@ fn the_example_tunings_load_and_fit_the_machines_they_are_for() {
     assert_eq!(there.count(), machines.len(), "every tuning is in this test");
 }
 
-/// Keys that nothing may read yet: no key may be added that is not read, and the list only gets shorter.
-
 /// A key that nobody reads would promise what nobody keeps. Somewhere outside of the configuration, its lint and the
 /// command line, each must be taken as `section.key` (or by one of the names that stand for a section there).
 #[test]

@@ -38,7 +38,7 @@ impl BlobAdapter {
         probe: &Probe,
     ) -> Self {
         let guard = Guard::new("blobs", deadline, breaker, probe);
-        Self { store, guard, check_every, check: Arc::new(SelfCheck::new()) }
+        Self { store, guard, check_every, check: Arc::new(SelfCheck::somewhere()) }
     }
 }
 

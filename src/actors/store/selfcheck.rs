@@ -28,7 +28,7 @@ pub struct SelfCheck {
 
 impl SelfCheck {
     /// Checks at a place that nobody else has.
-    pub fn new() -> Self {
+    pub fn somewhere() -> Self {
         Self { path: format!("{FOLDER}/{}", Uuid::now_v7()) }
     }
 
@@ -129,7 +129,7 @@ mod tests {
     async fn a_check_leaves_nothing_also_where_nothing_can_be_read() {
         let dir = tempfile::tempdir().expect("tempdir");
         let folder = FolderBlobs::new(dir.path());
-        let check = SelfCheck::new();
+        let check = SelfCheck::somewhere();
         check.run(&folder).await.expect("it is well");
         assert_eq!(left(&folder).await, [""; 0]);
         let fault = check.run(&Unreadable(folder.clone())).await.unwrap_err();
@@ -140,7 +140,7 @@ mod tests {
     #[tokio::test]
     async fn a_check_that_was_cut_off_is_made_up_for_by_the_next() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let (folder, check) = (FolderBlobs::new(dir.path()), SelfCheck::new());
+        let (folder, check) = (FolderBlobs::new(dir.path()), SelfCheck::somewhere());
         let key = BlobKey::new(OWN_TENANT, &check.path).expect("a key");
         folder.put(&key, Bytes::from_static(b"half")).await.expect("put");
         check.run(&folder).await.expect("it is well");
