@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::exposition::{Family, Kind};
 use crate::supervisors::kernel::lane::LaneStats;
@@ -64,7 +65,8 @@ struct Sum<'t> {
     fenced: u64,
     /// Busy ratios, each with how many have it on average.
     busy: Vec<(f64, f64)>,
-    polls: (f64, [u64; POLL_BUCKETS_S.len() + 1]),
+    /// Summed up as whole nanoseconds: in another order fractions would give less, and a counter would go down.
+    polls: (Duration, [u64; POLL_BUCKETS_S.len() + 1]),
     worker: bool,
     lanes: BTreeMap<&'t str, Cow<'t, LaneStats>>,
     gauges: BTreeMap<&'static str, f64>,
@@ -115,7 +117,7 @@ impl<'t> Sum<'t> {
         self.fenced += node.fenced;
         self.busy.extend(node.busy_ratio.map(|ratio| (ratio, 1.0)));
         self.worker |= node.kind == "worker";
-        self.polls.0 += node.polls.busy.as_secs_f64();
+        self.polls.0 += node.polls.busy;
         self.polls.1.iter_mut().zip(node.polls.buckets).for_each(|(sum, n)| *sum += n);
         self.lanes.extend(node.lanes.iter().map(|lane| (lane.name.as_str(), Cow::Borrowed(lane))));
         for (name, value) in &node.gauges {
@@ -137,7 +139,7 @@ impl<'t> Sum<'t> {
         self.fenced += crowd.fenced;
         self.busy.push((crowd.busy_ratio, crowd.members as f64));
         self.worker = true;
-        self.polls.0 += crowd.polls.busy.as_secs_f64();
+        self.polls.0 += crowd.polls.busy;
         self.polls.1.iter_mut().zip(crowd.polls.buckets).for_each(|(sum, n)| *sum += n);
         self.lanes.extend(crowd.lane.iter().map(|lane| (MEMBERS, Cow::Borrowed(lane))));
         for (name, value) in &crowd.gauges {
@@ -150,7 +152,7 @@ impl<'t> Sum<'t> {
         self.handled += left.handled;
         self.fenced += left.fenced;
         self.worker = true;
-        self.polls.0 += left.polls.busy.as_secs_f64();
+        self.polls.0 += left.polls.busy;
         self.polls.1.iter_mut().zip(left.polls.buckets).for_each(|(sum, n)| *sum += n);
         if let Some(lane) = left.lane.as_ref().filter(|_| lanes) {
             self.lanes.entry(MEMBERS).or_default().to_mut().add_counts(lane);
@@ -202,7 +204,7 @@ fn write(sums: &BTreeMap<String, Sum<'_>>) -> Vec<Family> {
         if sum.worker {
             handled.add(&[("path", path)], sum.handled as f64);
             fenced.add(&[("path", path)], sum.fenced as f64);
-            polls.observe(&[("path", path)], &POLL_BUCKETS_S, &sum.polls.1, sum.polls.0);
+            polls.observe(&[("path", path)], &POLL_BUCKETS_S, &sum.polls.1, sum.polls.0.as_secs_f64());
         }
         if !sum.busy.is_empty() {
             let (total, of) =
@@ -248,7 +250,7 @@ fn lanes<'s>(sums: &'s BTreeMap<String, Sum<'_>>) -> Vec<Family> {
             "lane_wait_seconds",
             Kind::Counter,
             "Time that delivered messages waited in the lane, summed up",
-            |l| l.waited_s,
+            |l| l.waited_for.as_secs_f64(),
         ),
         ("poison", Kind::Counter, "Messages that took the poison path", |l| l.poisoned as f64),
         ("lane_dropped", Kind::Counter, "Poison messages that were dropped, as lane.poison has it", |l| {

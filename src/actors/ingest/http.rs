@@ -25,7 +25,7 @@ use crate::domain::envelope::WireFormat;
 use crate::domain::failure::FailureClass;
 use crate::domain::refusal::{Accepted, Refusal};
 use crate::domain::signal::Signal;
-use crate::supervisors::kernel::apart::{self, CLEAR_WITHIN, Estate, Hosted};
+use crate::supervisors::kernel::apart::{self, Estate, Hosted};
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Seat, Seated, Worker};
 use crate::wire::compress::Encoding;
@@ -63,37 +63,31 @@ impl HttpListener {
     /// Has the server on a thread of its own, so that it can be ended whatever holds the actor's.
     fn open(&self) -> impl Future<Output = io::Result<Hosted<ServerHandle>>> + 'static {
         let (options, door, estate) = (self.options.clone(), self.door.clone(), self.estate.clone());
-        async move {
-            estate.clear(CLEAR_WITHIN).await;
-            let hosted = apart::host("otlp-server", move || {
-                let desk = door.desk.clone();
-                let keep_alive = door.config.now().ingest.session_idle;
-                let server = HttpServer::new(move || {
-                    App::new()
-                        .app_data(web::Data::new(door.clone()))
-                        .wrap(cors(door.config.clone()))
-                        .route("/v1/traces", web::post().to(traces))
-                        .route("/v1/logs", web::post().to(logs))
-                        .route("/v1/metrics", web::post().to(metrics))
-                        .default_service(web::to(nothing_here))
-                })
-                .on_connect(move |_, connection| {
-                    // Dropped with the connection.
-                    connection.insert::<OfConnection>(desk.connect("http"));
-                })
-                .keep_alive(keep_alive)
-                .workers(options.workers)
-                .disable_signals()
-                .shutdown_timeout(10)
-                .bind(options.address)?
-                .run();
-                Ok((server.handle(), server))
+        let make = move || {
+            let desk = door.desk.clone();
+            let keep_alive = door.config.now().ingest.session_idle;
+            let server = HttpServer::new(move || {
+                App::new()
+                    .app_data(web::Data::new(door.clone()))
+                    .wrap(cors(door.config.clone()))
+                    .route("/v1/traces", web::post().to(traces))
+                    .route("/v1/logs", web::post().to(logs))
+                    .route("/v1/metrics", web::post().to(metrics))
+                    .default_service(web::to(nothing_here))
             })
-            .await?;
-            let handle = hosted.handle.clone();
-            estate.leave(move || handle.stop(false));
-            Ok(hosted)
-        }
+            .on_connect(move |_, connection| {
+                // Dropped with the connection.
+                connection.insert::<OfConnection>(desk.connect("http"));
+            })
+            .keep_alive(keep_alive)
+            .workers(options.workers)
+            .disable_signals()
+            .shutdown_timeout(10)
+            .bind(options.address)?
+            .run();
+            Ok((server.handle(), server))
+        };
+        estate.host("otlp-server", make, |server: ServerHandle| server.stop(false))
     }
 }
 

@@ -33,7 +33,7 @@ use crate::domain::scope::{OWN_TENANT, Scope};
 use crate::messages::serve::RunQuery;
 use crate::messages::store::StateCall;
 use crate::messages::tenant::TenantGate;
-use crate::supervisors::kernel::apart::{self, CLEAR_WITHIN, Estate, Hosted};
+use crate::supervisors::kernel::apart::{self, Estate, Hosted};
 use crate::supervisors::kernel::port::{Port, PortError};
 use crate::supervisors::kernel::probe::Probe;
 use crate::supervisors::kernel::seat::{Seat, Seated, Worker};
@@ -79,28 +79,22 @@ impl ApiListener {
     fn open(&self) -> impl Future<Output = io::Result<Hosted<ServerHandle>>> + 'static {
         let (address, gateway, estate) = (self.address, self.gateway.clone(), self.estate.clone());
         gateway.admin.closing.send_replace(false);
-        async move {
-            estate.clear(CLEAR_WITHIN).await;
-            let hosted = apart::host("api-server", move || {
-                let server = HttpServer::new(move || {
-                    App::new()
-                        .configure(admin::configure(gateway.admin.clone()))
-                        .configure(configure(gateway.api()))
-                })
-                .workers(1)
-                // A client that hangs up takes its query with it.
-                .h1_allow_half_closed(false)
-                .disable_signals()
-                .shutdown_timeout(5)
-                .bind(address)?
-                .run();
-                Ok((server.handle(), server))
+        let make = move || {
+            let server = HttpServer::new(move || {
+                App::new()
+                    .configure(admin::configure(gateway.admin.clone()))
+                    .configure(configure(gateway.api()))
             })
-            .await?;
-            let handle = hosted.handle.clone();
-            estate.leave(move || handle.stop(false));
-            Ok(hosted)
-        }
+            .workers(1)
+            // A client that hangs up takes its query with it.
+            .h1_allow_half_closed(false)
+            .disable_signals()
+            .shutdown_timeout(5)
+            .bind(address)?
+            .run();
+            Ok((server.handle(), server))
+        };
+        estate.host("api-server", make, |server: ServerHandle| server.stop(false))
     }
 }
 

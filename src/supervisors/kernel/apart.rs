@@ -43,6 +43,30 @@ impl Estate {
     }
 }
 
+impl Estate {
+    /// Ends what an earlier incarnation left, then runs what `make` makes (see [`host`]) and puts down to end it by `ending`.
+    ///
+    /// # Errors
+    /// As [`host`].
+    pub async fn host<T, F, E>(
+        self,
+        name: &str,
+        make: impl FnOnce() -> io::Result<(T, F)> + Send + 'static,
+        ending: impl FnOnce(T) -> E + Send + 'static,
+    ) -> io::Result<Hosted<T>>
+    where
+        T: Clone + Send + 'static,
+        F: Future<Output = io::Result<()>> + 'static,
+        E: Future<Output = ()> + Send + 'static,
+    {
+        self.clear(CLEAR_WITHIN).await;
+        let hosted = host(name, make).await?;
+        let handle = hosted.handle.clone();
+        self.leave(move || ending(handle));
+        Ok(hosted)
+    }
+}
+
 impl std::fmt::Debug for Estate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(if self.0.lock().is_some() { "Estate(left)" } else { "Estate(clear)" })
@@ -71,7 +95,7 @@ pub fn trouble(end: Result<io::Result<()>, oneshot::error::RecvError>) -> Option
 ///
 /// # Errors
 /// Those of `make`, and of the thread.
-pub async fn host<T, F>(
+async fn host<T, F>(
     name: &str,
     make: impl FnOnce() -> io::Result<(T, F)> + Send + 'static,
 ) -> io::Result<Hosted<T>>

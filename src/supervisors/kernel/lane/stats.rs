@@ -39,8 +39,9 @@ pub struct LaneStats {
     pub fenced: u64,
     /// Messages that were delivered at least once.
     pub waited: u64,
-    /// Seconds that these waited from being sent to their first delivery, summed up.
-    pub waited_s: f64,
+    /// How long these waited from being sent to their first delivery, summed up; in seconds where it is read as text.
+    #[serde(rename = "waited_s", serialize_with = "seconds")]
+    pub waited_for: Duration,
 }
 
 impl LaneStats {
@@ -65,8 +66,12 @@ impl LaneStats {
         self.shed += other.shed;
         self.fenced += other.fenced;
         self.waited += other.waited;
-        self.waited_s += other.waited_s;
+        self.waited_for += other.waited_for;
     }
+}
+
+fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64())
 }
 
 /// What a lane counts.
@@ -139,7 +144,7 @@ impl Counters {
             shed: self.shed.load(Ordering::Relaxed),
             fenced: self.fenced.load(Ordering::Relaxed),
             waited: self.waited.load(Ordering::Relaxed),
-            waited_s: Duration::from_nanos(self.waited_ns.load(Ordering::Relaxed)).as_secs_f64(),
+            waited_for: Duration::from_nanos(self.waited_ns.load(Ordering::Relaxed)),
         }
     }
 }
