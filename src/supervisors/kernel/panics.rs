@@ -18,7 +18,10 @@ pub fn install_hook() {
             let location = info.location().map(ToString::to_string).unwrap_or_default();
             let message = message_of(info.payload());
             LAST_LOCATION.with(|last| last.borrow_mut().clone_from(&location));
-            if tracing::dispatcher::has_been_set() {
+            // Asked of the thread: a log that was set up for another one alone does not get it.
+            let is_logged =
+                tracing::dispatcher::get_default(|log| !log.is::<tracing::subscriber::NoSubscriber>());
+            if is_logged {
                 tracing::error!(location, message, thread = std::thread::current().name(), "panicked");
             } else {
                 former(info);
