@@ -44,10 +44,11 @@ impl Estate {
 }
 
 impl Estate {
-    /// Ends what an earlier incarnation left, then runs what `make` makes (see [`host`]) and puts down to end it by `ending`.
+    /// Ends what an earlier incarnation left, then runs the future that `make` makes on a thread of its own, under an actix
+    /// system of its own, and puts down to end it by `ending`.
     ///
     /// # Errors
-    /// As [`host`].
+    /// Those of `make`, and of the thread.
     pub async fn host<T, F, E>(
         self,
         name: &str,
