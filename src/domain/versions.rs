@@ -1,7 +1,7 @@
 //! Which versions of services came into this process: `service.name` and `service.version` of what was acknowledged in, what
 //! is to be written down out. Cannot fail; what is more than its bounds is counted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -42,7 +42,7 @@ type Tenants = HashMap<Arc<str>, Arc<Mutex<Seen>>>;
 struct Seen {
     day: Option<Day>,
     /// Versions by service that were noted today.
-    known: HashMap<Arc<str>, Vec<Arc<str>>>,
+    known: HashMap<Arc<str>, HashSet<Arc<str>>>,
     noted: usize,
     waiting: Vec<VersionSeen>,
     /// Versions that were more than is noted in a day.
@@ -102,7 +102,7 @@ impl Seen {
                 ..Self::default()
             };
         }
-        if self.known.get(service).is_some_and(|versions| versions.iter().any(|known| **known == *version)) {
+        if self.known.get(service).is_some_and(|versions| versions.contains(version)) {
             return;
         }
         if self.noted >= MOST_VERSIONS || self.waiting.len() >= MOST_VERSIONS {
@@ -111,7 +111,7 @@ impl Seen {
         }
         self.noted += 1;
         let (service, version): (Arc<str>, Arc<str>) = (service.into(), version.into());
-        self.known.entry(service.clone()).or_default().push(version.clone());
+        self.known.entry(service.clone()).or_default().insert(version.clone());
         self.waiting.push(VersionSeen { tenant: tenant.clone(), service, version, at_ms });
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::pg::Database;
-use crate::support::{Obtrace, Options, block_on, post, services};
+use crate::support::{Obtrace, Options, block_on, post, services, until};
 
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -60,14 +60,6 @@ fn send(obtrace: &Obtrace, key: &str, version: &str) {
     assert_eq!(status, 200);
 }
 
-fn until(what: &str, good: impl Fn() -> bool) {
-    let ends = std::time::Instant::now() + WITHIN;
-    while !good() {
-        assert!(std::time::Instant::now() < ends, "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 #[test]
 fn a_deploy_that_was_told_is_there_once_for_its_tenant_and_after_a_kill() {
     let dir = tempfile::tempdir().expect("tempdir");
@@ -113,7 +105,7 @@ fn a_change_of_the_version_in_the_telemetry_is_one_marker() {
     std::thread::sleep(Duration::from_millis(20));
     send(&obtrace, "a-key", "1.1");
     let change = marks(&[["cart", "1.1", "seen"]]);
-    until("the change is a marker", || list(&obtrace, "a-key", "") == change);
+    until(WITHIN, "the change is a marker", || list(&obtrace, "a-key", "") == change);
     assert_eq!(list(&obtrace, "b-key", ""), marks(&[]), "the first version of a service is no change");
     let (_, page) = obtrace.try_get_as("/api/v1/deploys", Some("a-key")).expect("an answer");
     let at = page["items"][0]["time"].clone();
@@ -123,7 +115,7 @@ fn a_change_of_the_version_in_the_telemetry_is_one_marker() {
     for version in ["1.1", "1.0", "1.2"] {
         send(&obtrace, "a-key", version);
     }
-    until("the third is there", || list(&obtrace, "a-key", "").len() > 1);
+    until(WITHIN, "the third is there", || list(&obtrace, "a-key", "").len() > 1);
     assert_eq!(list(&obtrace, "a-key", ""), marks(&[["cart", "1.2", "seen"], ["cart", "1.1", "seen"]]));
     let (_, page) = obtrace.try_get_as("/api/v1/deploys?service=cart", Some("a-key")).expect("an answer");
     assert_eq!((&page["items"][1]["time"], &page["items"][1]["by"]), (&at, &Value::Null), "{page}");
@@ -154,7 +146,7 @@ fn processes_that_share_a_database_make_one_marker_of_a_change() {
         json!({"service": "pay", "version": "2", "at": obtrace::clock::unix_nanos() / 1_000_000 - 9_000});
     assert_eq!((tell(&one, "a-key", &told).0, tell(&two, "a-key", &told).0), (201, 200));
     let both = marks(&[["cart", "1.1", "seen"], ["pay", "2", "told"]]);
-    until("the change is a marker", || list(&one, "a-key", "") == both);
+    until(WITHIN, "the change is a marker", || list(&one, "a-key", "") == both);
     // What the other one saw is written down by then.
     assert_eq!(two.stop().code(), Some(0));
     assert_eq!(list(&one, "a-key", ""), both);

@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::services::{self, Private};
 use crate::support::store::Store;
-use crate::support::{Obtrace, Options, binary, post, wait};
+use crate::support::{Obtrace, Options, binary, post, until, wait};
 
-const WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const WITHIN: Duration = Duration::from_secs(60);
 /// What takes in and answers; the workers come and go.
 pub(crate) const FRONT: &str = "roles=ingest-edge,query-gateway";
 pub(crate) const WORKER: &str = "roles=worker-otlp";
@@ -95,14 +95,6 @@ fn consumers(of: &Obtrace) -> usize {
     node(of, "stream_in.consumers")["children"].as_array().map_or(0, Vec::len)
 }
 
-pub(crate) fn until(what: &str, mut good: impl FnMut() -> bool) {
-    let until = Instant::now() + WITHIN;
-    while !good() {
-        assert!(Instant::now() < until, "{what} after {WITHIN:?}");
-        sleep(Duration::from_millis(100));
-    }
-}
-
 fn send_log(to: &Obtrace, body: &str) -> u16 {
     let time = obtrace::clock::unix_nanos().to_string();
     let record = json!({"timeUnixNano": time, "body": {"stringValue": body}});
@@ -121,7 +113,7 @@ fn what_comes_in_goes_over_the_brokers_and_is_found() {
     ];
     let options = Options { set: set.into(), ..Options::default() };
     let mut obtrace = Obtrace::start(&dir.path().join("data"), options);
-    until("all partitions are read", || consumers(&obtrace) == 12);
+    until(WITHIN, "all partitions are read", || consumers(&obtrace) == 12);
     nothing_lost_or_doubled(load(&obtrace, &dir.path().join("journal"), 5, 2000));
     assert!(!dir.path().join("data/log").exists(), "no log in the data folder");
     let (_, metrics) = obtrace.get("/metrics");
@@ -203,14 +195,16 @@ fn it_starts_without_brokers_and_works_when_they_come() {
     let site = Site::at(broker.line("OBTRACE_TEST_KAFKA"));
     broker.kill9("broker");
     let mut obtrace = site.start("whole", &["ingest.ack_timeout=2s", "stream.kafka.delivery_timeout=2s"]);
-    until("it shows what is missing", || node(&obtrace, "broker_out.retention")["state"] == "degraded");
+    until(WITHIN, "it shows what is missing", || {
+        node(&obtrace, "broker_out.retention")["state"] == "degraded"
+    });
     assert_eq!(send_log(&obtrace, "too early"), 503);
     assert!(obtrace.is_alive());
     broker.start_again();
-    until("it takes data in", || send_log(&obtrace, "in time") == 200);
+    until(WITHIN, "it takes data in", || send_log(&obtrace, "in time") == 200);
     let found = |answer: &Value| answer["items"].as_array().is_some_and(|items| !items.is_empty());
     obtrace.eventually("/api/v1/logs?q=time", WITHIN, found);
-    until("all is well again", || node(&obtrace, "broker_out.retention")["state"] == "running");
+    until(WITHIN, "all is well again", || node(&obtrace, "broker_out.retention")["state"] == "running");
     assert_eq!(obtrace.stop().code(), Some(0));
 }
 
@@ -219,11 +213,11 @@ fn workers_that_come_and_go_lose_and_double_nothing() {
     let site = Site::at(services::kafka());
     let mut front = site.start("front", &[FRONT]);
     let mut stays = site.start("stays", &[WORKER]);
-    until("the one worker has all partitions", || consumers(&stays) == 18);
+    until(WITHIN, "the one worker has all partitions", || consumers(&stays) == 18);
     let load = load(&front, &site.path("journal"), 40, 1500);
     let mut goes = site.start("goes", &[WORKER]);
     for round in 0..6 {
-        until("the partitions are shared", || {
+        until(WITHIN, "the partitions are shared", || {
             let (here, there) = (consumers(&stays), consumers(&goes));
             here > 0 && there > 0 && here + there == 18
         });
@@ -251,10 +245,10 @@ fn a_worker_killed_between_insert_and_commit_doubles_nothing() {
     let said = site.path("killed.stderr");
     options.stderr = Some(said.clone());
     let mut killed = Obtrace::start(&site.path("killed"), options);
-    until("it has all partitions", || consumers(&killed) == 18);
+    until(WITHIN, "it has all partitions", || consumers(&killed) == 18);
     let load = load(&front, &site.path("journal"), 10, 1500);
     // From then on its thread stands still, with a block stored and not committed.
-    until("it stands between insert and commit", || {
+    until(WITHIN, "it stands between insert and commit", || {
         std::fs::read_to_string(&said)
             .is_ok_and(|text| text.contains("planted stall at consumer.before_commit"))
     });
@@ -272,7 +266,7 @@ fn a_broker_that_is_killed_and_comes_back_loses_and_doubles_nothing() {
     let site = Site::at(broker.line("OBTRACE_TEST_KAFKA"));
     let mut front = site.start("front", &[FRONT]);
     let mut worker = site.start("worker", &[WORKER]);
-    until("it has all partitions", || consumers(&worker) == 18);
+    until(WITHIN, "it has all partitions", || consumers(&worker) == 18);
     let load = load(&front, &site.path("journal"), 25, 1500);
     for _ in 0..2 {
         sleep(Duration::from_secs(4));

@@ -11,10 +11,11 @@ use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 
-use crate::kafka::{FRONT, Site, WORKER, until};
+use crate::kafka::{FRONT, Site, WITHIN, WORKER};
 use crate::letters::{dlq, letters};
 use crate::poison::{LONG, counter, request, send, stored, wait_counter, wait_stored};
 use crate::support::services;
+use crate::support::until;
 
 /// Waits of the rungs; seconds in place of a minute and ten. Long enough that what is sent meanwhile is stored meanwhile.
 const WAITS: [&str; 2] = ["process.retry.first=10s", "process.retry.second=8s"];
@@ -78,7 +79,7 @@ fn what_the_store_refuses_waits_on_the_brokers_rungs_and_holds_nobody_up() {
     assert_eq!((rung("1m"), rung("10m")), (2, 0));
 
     // Tried again when they are due, and not before.
-    until("the first of them is on the second rung", || rung("10m") > 0);
+    until(WITHIN, "the first of them is on the second rung", || rung("10m") > 0);
     gone("heals");
     for letter in letters_at(&site, RETRY_TOPICS[1], 2) {
         let first = waiting.iter().find(|first| first.id == letter.id).expect("the same letter");
@@ -92,7 +93,7 @@ fn what_the_store_refuses_waits_on_the_brokers_rungs_and_holds_nobody_up() {
     let dead = letters_at(&site, DLQ_TOPIC, 1).remove(0);
     assert_eq!((dead.attempts, dead.due_ns), (3, 0), "{dead:?}");
     assert!(dead.last_failed_ns - dead.first_failed_ns >= WAITS_NS.iter().sum(), "{dead:?}");
-    until("the dead letter is listed", || !letters(&front, "?signal=logs").is_empty());
+    until(WITHIN, "the dead letter is listed", || !letters(&front, "?signal=logs").is_empty());
     let listed = letters(&front, "?signal=logs");
     assert_eq!(listed.len(), 1, "what healed is no dead letter: {listed:#?}");
     let reason = listed[0]["reason"].as_str().unwrap_or_default();

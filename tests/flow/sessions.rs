@@ -1,12 +1,12 @@
 //! Sessions in a whole process: one a connection, in the tree while it lasts, bounded in number, and alone in its faults.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use obtrace::domain::signal::Signal;
 use obtrace::tools::otlp_client::{Compression, Encoding, OtlpClient, OtlpTarget, Outcome, Protocol};
 use serde_json::{Value, json};
 
-use crate::support::{Obtrace, Options};
+use crate::support::{Obtrace, Options, until};
 
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -35,14 +35,6 @@ fn sessions(obtrace: &Obtrace) -> Vec<String> {
     let ingest = children(&tree["root"]).into_iter().find(|n| n["path"] == "ingest").expect("ingest");
     let group = children(&ingest).into_iter().find(|n| n["path"] == "ingest.sessions").expect("sessions");
     children(&group).iter().map(|n| n["name"].as_str().expect("a name").to_owned()).collect()
-}
-
-fn until(what: &str, good: impl Fn() -> bool) {
-    let ends = Instant::now() + WITHIN;
-    while !good() {
-        assert!(Instant::now() < ends, "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -74,7 +66,7 @@ fn a_connection_has_a_session_while_it_lasts_and_too_many_are_told_to_come_back(
     assert_eq!(runtime.block_on(send(&first, &obtrace, log("still good"))).0, 200, "who is in stays in");
 
     drop((first, second));
-    until("sessions end with their connections", || sessions(&obtrace).is_empty());
+    until(WITHIN, "sessions end with their connections", || sessions(&obtrace).is_empty());
     assert_eq!(runtime.block_on(grpc(&obtrace.grpc)), Outcome::Accepted, "there is room again");
     assert_eq!(obtrace.stop().code(), Some(0));
 }

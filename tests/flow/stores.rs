@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::support::pg::{self, Database};
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::services::Private;
-use crate::support::{Obtrace, Options, block_on, bucket, post};
+use crate::support::{Obtrace, Options, block_on, bucket, post, until};
 
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -37,14 +37,6 @@ fn log_record() -> Vec<u8> {
 fn send(obtrace: &Obtrace, key: &str) -> u16 {
     let headers = [("content-type", "application/json"), ("x-api-key", key)];
     post(&format!("{}/v1/logs", obtrace.http), &headers, log_record()).0
-}
-
-fn until(what: &str, good: impl Fn() -> bool) {
-    let ends = Instant::now() + WITHIN;
-    while !good() {
-        assert!(Instant::now() < ends, "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// The state of a child of `store` in the tree.
@@ -86,24 +78,24 @@ fn with_postgres_away_known_keys_go_on_and_what_they_sent_is_counted_when_it_is_
         })
     };
     assert_eq!(send(&obtrace, "paced-key"), 200);
-    until("it is counted in Postgres", || counted() == 1);
+    until(WITHIN, "it is counted in Postgres", || counted() == 1);
 
     postgres.kill9("postgres");
-    until("the tree says so", || state_of(&obtrace, "store.state") == "degraded");
+    until(WITHIN, "the tree says so", || state_of(&obtrace, "store.state") == "degraded");
     for _ in 0..20 {
         assert_eq!(send(&obtrace, "paced-key"), 200, "a known key goes on");
     }
     assert_eq!(send(&obtrace, "some-other-key"), 401, "and nobody else");
     postgres.start_again();
-    until("the tree says that it is back", || state_of(&obtrace, "store.state") != "degraded");
-    until("all is counted", || counted() == 21);
+    until(WITHIN, "the tree says that it is back", || state_of(&obtrace, "store.state") != "degraded");
+    until(WITHIN, "all is counted", || counted() == 21);
 
     postgres.kill9("postgres");
     assert_eq!(obtrace.stop().code(), Some(0));
     obtrace.restart();
     assert_eq!(send(&obtrace, "paced-key"), 200, "it starts without Postgres too");
     postgres.start_again();
-    until("what came then is counted too", || counted() == 22);
+    until(WITHIN, "what came then is counted too", || counted() == 22);
     assert_eq!(obtrace.stop().code(), Some(0));
 }
 
@@ -178,7 +170,7 @@ fn a_plan_is_known_and_held_where_redis_is_slower_than_a_request_may_wait() {
     let set = ["store.cache.backend=redis", "telemetry.engine.memory_limit=512MiB"];
     let env = [("OBTRACE__STORE__CACHE__URL", through.as_str())];
     let edge = Obtrace::start(&dir.path().join("data"), options(&set, &env, config(dir.path(), RATE)));
-    until("the plan is known to requests", || send(&edge, "paced-key") == 429);
+    until(WITHIN, "the plan is known to requests", || send(&edge, "paced-key") == 429);
     assert_eq!(plan_at(&edge), "paced");
 }
 
@@ -204,7 +196,7 @@ fn with_redis_frozen_or_slow_two_edges_hold_the_rate_but_for_a_lease_each_and_no
     });
     // Who has never reached the cache knows no plan and lets everything in.
     for edge in &edges {
-        until("the plan is known", || plan_at(edge) == "paced");
+        until(WITHIN, "the plan is known", || plan_at(edge) == "paced");
     }
     let (sent, stop) = (Arc::new(Sent::default()), Arc::new(AtomicBool::new(false)));
     let begun = Instant::now();
@@ -274,14 +266,14 @@ fn with_the_bucket_away_data_comes_in_and_parts_that_were_left_are_swept() {
     let set: Vec<&str> = set.iter().map(String::as_str).collect();
     let env = [("OBTRACE__STORE__BLOBS__SECRET_KEY", s3.secret.as_str())];
     let mut obtrace = Obtrace::start(&dir.path().join("data"), options(&set, &env, config(dir.path(), 0)));
-    until("objects can be written", || state_of(&obtrace, "store.blobs") == "running");
-    until("the janitor was there", || block_on(bucket::open_uploads(&settings)) == 0);
+    until(WITHIN, "objects can be written", || state_of(&obtrace, "store.blobs") == "running");
+    until(WITHIN, "the janitor was there", || block_on(bucket::open_uploads(&settings)) == 0);
 
     server.kill9("weed");
-    until("the tree says so", || state_of(&obtrace, "store.blobs") == "degraded");
+    until(WITHIN, "the tree says so", || state_of(&obtrace, "store.blobs") == "degraded");
     assert_eq!(send(&obtrace, "paced-key"), 200);
     server.start_again();
-    until("it is back", || state_of(&obtrace, "store.blobs") == "running");
+    until(WITHIN, "it is back", || state_of(&obtrace, "store.blobs") == "running");
     assert_eq!(obtrace.stop().code(), Some(0));
 }
 
@@ -301,7 +293,7 @@ fn processes_that_share_redis_sweep_each_its_own_folder() {
         (Obtrace::start(&data, options(&set, &env, config(dir.path(), 0))), left)
     });
     for (_, left) in &edges {
-        until("what a write had left is removed", || !left.exists());
+        until(WITHIN, "what a write had left is removed", || !left.exists());
     }
     for (edge, _) in &mut edges {
         assert_eq!(edge.stop().code(), Some(0));

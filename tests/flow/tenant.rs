@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Obtrace, Options, block_on, post};
+use crate::support::{Obtrace, Options, block_on, post, until};
 
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -45,14 +45,6 @@ fn gate(obtrace: &Obtrace, key: &str) -> Value {
     })
 }
 
-fn until(what: &str, good: impl Fn() -> bool) {
-    let ends = std::time::Instant::now() + WITHIN;
-    while !good() {
-        assert!(std::time::Instant::now() < ends, "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 #[test]
 fn a_tenant_over_its_plan_is_told_to_come_back_and_a_restart_forgets_nothing() {
     let dir = tempfile::tempdir().expect("tempdir");
@@ -60,7 +52,7 @@ fn a_tenant_over_its_plan_is_told_to_come_back_and_a_restart_forgets_nothing() {
     let options = Options { set, config: config(dir.path()), ..Options::default() };
     let mut obtrace = Obtrace::start(&dir.path().join("data"), options);
 
-    until("the gate is projected", || gate(&obtrace, "small-key")["plan"] == "tiny");
+    until(WITHIN, "the gate is projected", || gate(&obtrace, "small-key")["plan"] == "tiny");
     assert_eq!(
         send(&obtrace, "small-key", logs(12, "first")).0,
         200,
@@ -79,9 +71,11 @@ fn a_tenant_over_its_plan_is_told_to_come_back_and_a_restart_forgets_nothing() {
 
     assert_eq!(obtrace.stop().code(), Some(0));
     obtrace.restart();
-    until("usage is read again", || gate(&obtrace, "small-key")["usage"]["log_records"] == json!(12));
+    until(WITHIN, "usage is read again", || gate(&obtrace, "small-key")["usage"]["log_records"] == json!(12));
     assert_eq!(send(&obtrace, "small-key", logs(1, "third")).0, 429, "the count outlived the restart");
-    until("the last use of its key is shown", || gate(&obtrace, "small-key")["keys"][0]["name"] == "s");
+    until(WITHIN, "the last use of its key is shown", || {
+        gate(&obtrace, "small-key")["keys"][0]["name"] == "s"
+    });
     let keys = gate(&obtrace, "small-key")["keys"].clone();
     assert!(keys[0]["last_used_at"].as_u64().is_some_and(|at| at > 1_700_000_000), "{keys}");
     let tree = obtrace.get("/admin/tree").1.to_string();
@@ -118,10 +112,14 @@ fn with_state_and_blobs_out_of_reach_everything_comes_in_and_the_tree_says_so() 
     let deploys = || obtrace.try_get_as("/api/v1/deploys", Some("large-key")).expect("an answer");
     let (status, problem) = deploys();
     assert_eq!((status, &problem["title"]), (503, &json!("State store unavailable")), "{problem}");
-    until("both are degraded", || degraded(&obtrace, "store.state") && degraded(&obtrace, "store.blobs"));
+    until(WITHIN, "both are degraded", || {
+        degraded(&obtrace, "store.state") && degraded(&obtrace, "store.blobs")
+    });
     std::fs::remove_file(data.join("state")).expect("remove");
     std::fs::remove_file(data.join("blobs")).expect("remove");
-    until("both are back", || !degraded(&obtrace, "store.state") && !degraded(&obtrace, "store.blobs"));
+    until(WITHIN, "both are back", || {
+        !degraded(&obtrace, "store.state") && !degraded(&obtrace, "store.blobs")
+    });
     assert_eq!(deploys().0, 200);
     assert_eq!(obtrace.stop().code(), Some(0));
 }

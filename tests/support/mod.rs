@@ -353,3 +353,12 @@ fn children_of(pid: u32) -> Vec<u32> {
         .flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
         .collect()
 }
+
+/// Waits until `good`; fails after `within`.
+pub fn until(within: Duration, what: &str, mut good: impl FnMut() -> bool) {
+    let ends = Instant::now() + within;
+    while !good() {
+        assert!(Instant::now() < ends, "{what} after {within:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

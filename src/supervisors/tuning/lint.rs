@@ -22,8 +22,6 @@ use crate::domain::signal::Signal;
 const SDK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a worker waits for the store before its block is given back.
 const BLOCK_DEADLINE: Duration = Duration::from_secs(90);
-/// Threads beside the pools: the root, the I/O runtime, the servers' own.
-const OTHER_THREADS: usize = 1 + super::super::IO_THREADS + 2;
 
 /// How a rule came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -346,11 +344,10 @@ impl Rules<'_> {
         let cores = self.machine.cores;
         let pools = &self.loaded.config.supervision.pools;
         let count = |threads: u32| if threads == 0 { cores } else { threads as usize };
-        let total: usize =
-            pools.all().iter().map(|(_, pool)| count(pool.threads)).sum::<usize>() + OTHER_THREADS;
+        let total: usize = pools.all().iter().map(|(_, pool)| count(pool.threads)).sum();
         let busy = count(pools.ingest.threads) + count(pools.process.threads);
         let sum = format!(
-            "ingest {} + process {} work, {total} in all, on {cores} cores",
+            "ingest {} + process {} work, {total} in all pools, on {cores} cores",
             count(pools.ingest.threads),
             count(pools.process.threads)
         );

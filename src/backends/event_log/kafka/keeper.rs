@@ -1,5 +1,6 @@
-//! The log's housekeeping thread: topics are made once the brokers are there, partitions they gain and bounds are asked for, idle readers rest, a dead
-//! producer is replaced. And the order in which a log is closed. Errors become the log's trouble, and pass.
+//! The log's housekeeping thread: topics are made once the brokers are there, partitions that they gain and bounds are
+//! asked for, idle readers rest, a dead producer is replaced. And the order in which a log is closed. Errors become the
+//! log's trouble, and pass.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
