@@ -21,6 +21,13 @@ fi
     echo "$status" >"$log.status"
 } | tee "$log"
 
+# What failed, once more where it is found: the end of a log is what is kept and read.
+awk '
+    /^---- .* stdout ----$/ { shown = 40; print "" }
+    /^failures:$/ { shown = 0 }
+    shown > 0 { shown--; print substr($0, 1, 600) }
+' "$log"
+
 awk '
     /^test result:/ {
         binaries++
