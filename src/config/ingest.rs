@@ -29,8 +29,8 @@ config_struct! {
         /// A connection without a request for so long is closed, and its session ends.
         session_idle: Duration = Duration::from_secs(300) => Restarts(&["ingest.http"]),
         /// Encoding of payloads in the log: "json" (OTLP/JSON, readable by any tool), "otlp" (protobuf as sent, the fast
-        /// path) or "avro" (container files, for tools that want a schema; the slowest). Readers take it from each record,
-        /// so it may change at any time.
+        /// path) or "avro" (container files, for tools that want a schema, which each brings along). Readers take it from each
+        /// record, so it may change at any time.
         wire_format: WireFormat = WireFormat::Json => Live,
         /// Web origins that may send from a browser, such as "https://shop.example". "http://localhost:*" allows every
         /// port of a host, "*" every origin there is.

@@ -48,7 +48,7 @@ pub(crate) enum Place {
 }
 
 /// The account of one request against its limits.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Budget<'a> {
     limits: &'a OtlpLimits,
     pub(crate) records: u32,

@@ -96,7 +96,7 @@ pub enum WireError {
     Avro {
         /// The signal.
         message: &'static str,
-        /// What is wrong.
+        /// Path and what is wrong there.
         what: String,
     },
     /// Well-formed so far, but over a limit of [`OtlpLimits`].
@@ -179,7 +179,7 @@ impl Payload {
     /// Decodes a request of `signal` in `format`.
     ///
     /// # Errors
-    /// [`WireError::Json`], [`WireError::Protobuf`] or [`WireError::Limit`].
+    /// [`WireError::Json`], [`WireError::Protobuf`], [`WireError::Avro`] or [`WireError::Limit`].
     pub fn decode(
         signal: Signal,
         format: WireFormat,
@@ -219,7 +219,7 @@ fn data_points(metric: &Metric) -> usize {
 /// count.
 ///
 /// # Errors
-/// [`WireError::Json`], [`WireError::Protobuf`] or [`WireError::Limit`].
+/// [`WireError::Json`], [`WireError::Protobuf`], [`WireError::Avro`] or [`WireError::Limit`].
 pub fn convert(
     signal: Signal,
     sent: WireFormat,

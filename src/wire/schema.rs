@@ -1,4 +1,4 @@
-//! The tables of all OTLP messages: for each field its name, kind and tag. All four codecs come from these.
+//! The tables of all OTLP messages: for each field its name, kind and tag. All codecs come from these.
 
 use opentelemetry_proto::tonic::collector::logs::v1::{
     ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
@@ -29,6 +29,7 @@ use opentelemetry_proto::tonic::trace::v1::span::{Event, Link, SpanKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 
+use super::avro::{self, Kind};
 use super::fault::Fault;
 use super::json::reader::Reader;
 use super::limits::Budget;

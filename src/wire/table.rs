@@ -1,8 +1,9 @@
-//! How a message is read, written, checked and transcoded, given the table of its fields (`schema`): one table, four
-//! codecs, so that they cannot disagree about a field.
+//! How a message is read, written, checked and transcoded, given the table of its fields (`schema`): one table for JSON,
+//! protobuf and Avro, so that they cannot disagree about a field.
 
 use std::mem::size_of;
 
+use super::avro::Input;
 use super::fault::{Cause, Fault};
 use super::json::reader::Reader;
 use super::json::writer::close;
@@ -21,6 +22,10 @@ pub(crate) trait Table: Default {
     fn transcode_field(tag: u32, wire: Wire<'_>, order: &mut Order, out: &mut Vec<u8>) -> Result<(), Fault>;
     /// The JSON name of a field, for error paths.
     fn name_of(tag: u32) -> &'static str;
+    /// Reads the members of an Avro record: all of them, in the order of the table.
+    fn decode_avro(from: &mut Input<'_>) -> Result<Self, Fault>;
+    /// Writes them.
+    fn encode_avro(&self, out: &mut Vec<u8>);
 }
 
 /// Reads an object.
@@ -314,7 +319,8 @@ pub(crate) mod many {
 
 /// Declares the table of a message: `<how often> <field>: <kind> = <tag>, "<JSON name>";` in the order of tags. The
 /// members of its oneof come as `=> <field>: <enum> { <variant>: <kind> = <tag>, "<JSON name>", "<proto name>"; }`,
-/// at the place where they are to be written; fields of higher tags stand in `then { … }`.
+/// at the place where they are to be written; fields of higher tags stand in `then { … }`. In Avro each of a oneof's
+/// members is a member that may be absent.
 macro_rules! table {
     ($message:ty {
         $($card:ident $field:ident: $kind:ty = $tag:literal, $json:literal;)*
@@ -396,6 +402,35 @@ macro_rules! table {
                     $($($ttag => $tjson,)*)?
                     _ => "unknown",
                 }
+            }
+
+            fn decode_avro(from: &mut avro::Input<'_>) -> Result<Self, Fault> {
+                Ok(Self {
+                    $($field: avro::$card::decode::<$kind>(from).map_err(|fault| fault.under($json))?,)*
+                    $($slot: {
+                        let mut chosen = None;
+                        $(
+                            let found = <$vkind as Kind>::decode_optional(from);
+                            if let Some(value) = found.map_err(|fault| fault.under($vjson))? {
+                                chosen = Some($choice::$variant(value));
+                            }
+                        )*
+                        chosen
+                    },)?
+                    $($($tfield: avro::$tcard::decode::<$tkind>(from).map_err(|fault| fault.under($tjson))?,)*)?
+                })
+            }
+
+            fn encode_avro(&self, out: &mut Vec<u8>) {
+                $(avro::$card::encode::<$kind>(&self.$field, out);)*
+                $($(
+                    let value = match &self.$slot {
+                        Some($choice::$variant(value)) => Some(value),
+                        _ => None,
+                    };
+                    <$vkind as Kind>::encode_optional(value, out);
+                )*)?
+                $($(avro::$tcard::encode::<$tkind>(&self.$tfield, out);)*)?
             }
         }
     };

@@ -1,4 +1,4 @@
-//! Random OTLP requests that use every field of every message, from a seed that replays.
+//! Random OTLP requests that use every field of every message, and damage to bytes, from a seed that replays.
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -46,6 +46,27 @@ impl Gen {
 
     pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
+    }
+
+    /// Some bytes flipped, cut, doubled or moved.
+    pub(crate) fn mutate(&mut self, bytes: &mut Vec<u8>) {
+        const BITES: [u8; 16] = *b"\x00\x7f\x80\xff\x0a{}[]\",:\\u9-";
+        for _ in 0..1 + self.below(3) {
+            let at = self.below(bytes.len() + 1);
+            let len = self.below(9).min(bytes.len() - at);
+            match self.below(6) {
+                0 if at < bytes.len() => bytes[at] ^= 1 << self.below(8),
+                1 if at < bytes.len() => bytes[at] = self.pick(&BITES),
+                2 => bytes.truncate(at),
+                3 => bytes.insert(at, self.pick(&BITES)),
+                4 => _ = bytes.drain(at..at + len),
+                _ => {
+                    let copy = bytes[at..at + len].to_vec();
+                    let to = self.below(bytes.len() + 1);
+                    bytes.splice(to..to, copy);
+                }
+            }
+        }
     }
 
     fn half(&mut self) -> bool {

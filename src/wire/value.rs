@@ -1,5 +1,6 @@
 //! The kinds of single values in OTLP messages, each in four directions: JSON in and out, protobuf checked and turned
-//! into JSON. A field's table entry names one of these; where a field stands and how often is `table`'s matter.
+//! into JSON (for Avro see `avro`). A field's table entry names one of these; where a field stands and how often is `table`'s
+//! matter.
 
 use std::marker::PhantomData;
 
@@ -138,7 +139,7 @@ fn bytes_of<'a>(wire: Wire<'a>, wanted: &str) -> Result<&'a [u8], Fault> {
 pub(crate) struct Id<const N: usize>;
 
 impl<const N: usize> Id<N> {
-    fn check(len: usize) -> Result<(), Fault> {
+    pub(crate) fn check(len: usize) -> Result<(), Fault> {
         match len {
             0 => Ok(()),
             _ if len == N => Ok(()),
@@ -207,7 +208,7 @@ impl Value for Blob {
 
     fn read(r: &mut Reader<'_>) -> Result<Vec<u8>, Fault> {
         let text = r.string("a base64 string")?;
-        let charged = r.budget.value(text.trim_end_matches('=').len() / 4 * 3);
+        let charged = r.budget.value(text.trim_end_matches('=').len() * 3 / 4);
         r.here(charged)?;
         Self::decode(&text).ok_or_else(|| r.malformed(format!("expected base64, found {:?}", shorten(&text))))
     }

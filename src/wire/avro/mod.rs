@@ -2,21 +2,24 @@
 //!
 //! The file carries the schema it was written by (`proto/avro/*.avsc`), so that neither side needs a registry: a reader
 //! whose schema is another resolves the difference by Avro's own rules: members that he does not know fall away, those that
-//! are missing get their defaults. Files by the schema of this build take a short way. Both ways end in OTLP/JSON, whose
-//! reader holds the limits. Fails on bytes that are no such file, or whose schema cannot be resolved.
+//! are missing get their defaults. Files by the schema of this build are read straight into the request, by the tables of
+//! `schema` and within the limits of all readers; the schemas do not recurse: what an AnyValue nests is OTLP/JSON text in
+//! them. Fails on bytes that are no such file, or whose schema cannot be resolved.
 
 use std::sync::LazyLock;
 
 use apache_avro::{Reader, Schema};
 
-use self::read::Input;
-use self::shape::Shape;
-use super::limits::OtlpLimits;
-use super::{Payload, WireError, json};
+pub(crate) use self::kind::{Kind, many, one, opt};
+pub(crate) use self::read::Input;
+use super::fault::{Cause, Fault, shorten};
+use super::limits::{Budget, OtlpLimits};
+use super::table::Table;
+use super::{Payload, WireError};
 use crate::domain::signal::Signal;
 
+mod kind;
 mod read;
-mod shape;
 mod write;
 
 #[cfg(test)]
@@ -27,7 +30,6 @@ const MAGIC: &[u8; 4] = b"Obj\x01";
 
 /// The format of one signal.
 struct Format {
-    shape: Shape,
     schema: Schema,
     /// Magic, metadata and sync marker of the files that this build writes.
     head: Vec<u8>,
@@ -43,8 +45,8 @@ static FORMATS: LazyLock<Result<[Format; 3], String>> = LazyLock::new(|| {
 });
 
 impl Format {
-    fn of(signal: Signal) -> Result<&'static Self, String> {
-        let formats = FORMATS.as_ref().map_err(Clone::clone)?;
+    fn of(signal: Signal) -> Result<&'static Self, Fault> {
+        let formats = FORMATS.as_ref().map_err(Fault::malformed)?;
         Ok(&formats[match signal {
             Signal::Traces => 0,
             Signal::Logs => 1,
@@ -64,44 +66,48 @@ impl Format {
         }
         write::long(0, &mut head);
         head.extend_from_slice(&sync);
-        Ok(Self { shape: shape::parse(text)?, schema, head, sync })
+        Ok(Self { schema, head, sync })
     }
 
     /// The object's bytes in a file by this very schema.
-    fn object<'a>(&self, file: &'a [u8]) -> Option<Result<&'a [u8], String>> {
-        let mut rest = Input::new(file.strip_prefix(self.head.as_slice())?);
+    fn object<'a>(&self, file: &'a [u8], limits: &'a OtlpLimits) -> Option<Result<&'a [u8], Fault>> {
+        let mut rest = Input::new(file.strip_prefix(self.head.as_slice())?, Budget::new(limits));
         let mut block = || {
             if rest.long()? != 1 {
-                return Err("not one object".to_owned());
+                return Err(Fault::malformed("not one object"));
             }
             let object = rest.bytes()?;
             match rest.rest() == self.sync {
                 true => Ok(object),
-                false => Err("the object does not end where it should".into()),
+                false => Err(Fault::malformed("the object does not end where it should")),
             }
         };
         Some(block())
     }
 
     /// The object of a file by another schema, as one by this.
-    fn resolved(&self, file: &[u8]) -> Result<Vec<u8>, String> {
-        let text = |error: apache_avro::Error| error.to_string();
+    fn resolved(&self, file: &[u8]) -> Result<Vec<u8>, Fault> {
+        let text = |error: apache_avro::Error| Fault::malformed(shorten(&error.to_string()));
         // Not by the reader's own schema: it would take named types of the file for those of the same name here.
         let mut reader = Reader::new(file).map_err(text)?;
-        let value = reader.next().ok_or("an empty file")?.map_err(text)?;
+        let value = reader.next().ok_or_else(|| Fault::malformed("an empty file"))?.map_err(text)?;
         let value = value.resolve(&self.schema).map_err(text)?;
         if reader.next().is_some() {
-            return Err("not one object".into());
+            return Err(Fault::malformed("not one object"));
         }
         let writer =
             apache_avro::writer::datum::GenericDatumWriter::builder(&self.schema).build().map_err(text)?;
         writer.write_value_to_vec(value).map_err(text)
     }
 
-    fn to_json(&self, object: &[u8]) -> Result<Vec<u8>, String> {
-        let (mut input, mut out) = (Input::new(object), Vec::with_capacity(object.len().saturating_mul(2)));
-        read::value(&self.shape, &mut input, &mut out)?;
-        if input.rest().is_empty() { Ok(out) } else { Err("bytes behind the object".into()) }
+    /// A file of one object.
+    fn file(&self, object: &[u8]) -> Vec<u8> {
+        let mut file = Vec::with_capacity(self.head.len() + object.len() + 32);
+        file.extend_from_slice(&self.head);
+        write::long(1, &mut file);
+        write::bytes(object, &mut file);
+        file.extend_from_slice(&self.sync);
+        file
     }
 }
 
@@ -109,31 +115,42 @@ impl Format {
 pub fn encode(payload: &Payload) -> Vec<u8> {
     // The schemas are part of the build, and a test reads them.
     let Ok(format) = Format::of(payload.signal()) else { return Vec::new() };
-    let json = json::encode(payload);
-    let mut object = Vec::with_capacity(json.len());
-    write::value(&format.shape, std::str::from_utf8(&json).ok(), &mut object);
-    let mut file = Vec::with_capacity(format.head.len() + object.len() + 32);
-    file.extend_from_slice(&format.head);
-    write::long(1, &mut file);
-    write::bytes(&object, &mut file);
-    file.extend_from_slice(&format.sync);
-    file
+    let mut object = Vec::with_capacity(16 << 10);
+    match payload {
+        Payload::Traces(request) => request.encode_avro(&mut object),
+        Payload::Logs(request) => request.encode_avro(&mut object),
+        Payload::Metrics(request) => request.encode_avro(&mut object),
+    }
+    format.file(&object)
 }
 
 /// Decodes an export request of `signal`.
 ///
 /// # Errors
-/// [`WireError::Avro`] with what is malformed; [`WireError::Limit`] for a request over `limits`.
+/// [`WireError::Avro`] with the path of what is malformed; [`WireError::Limit`] for a request over `limits`.
 pub fn decode(signal: Signal, file: &[u8], limits: &OtlpLimits) -> Result<Payload, WireError> {
-    let text = as_json(signal, file)
-        .map_err(|what| WireError::Avro { message: signal.as_str(), what: super::fault::shorten(&what) })?;
-    json::decode(signal, &text, limits)
+    read(signal, file, limits).map_err(|fault| match fault.cause() {
+        Cause::Limit => WireError::Limit { what: fault.text() },
+        Cause::Malformed | Cause::OutOfOrder => {
+            WireError::Avro { message: signal.as_str(), what: fault.text() }
+        }
+    })
 }
 
-fn as_json(signal: Signal, file: &[u8]) -> Result<Vec<u8>, String> {
+fn read(signal: Signal, file: &[u8], limits: &OtlpLimits) -> Result<Payload, Fault> {
     let format = Format::of(signal)?;
-    match format.object(file) {
-        Some(object) => format.to_json(object?),
-        None => format.to_json(&format.resolved(file)?),
+    match format.object(file, limits) {
+        Some(object) => request(signal, object?, limits),
+        None => request(signal, &format.resolved(file)?, limits),
     }
+}
+
+fn request(signal: Signal, object: &[u8], limits: &OtlpLimits) -> Result<Payload, Fault> {
+    let mut input = Input::new(object, Budget::new(limits));
+    let payload = match signal {
+        Signal::Traces => Payload::Traces(Table::decode_avro(&mut input)?),
+        Signal::Logs => Payload::Logs(Table::decode_avro(&mut input)?),
+        Signal::Metrics => Payload::Metrics(Table::decode_avro(&mut input)?),
+    };
+    if input.rest().is_empty() { Ok(payload) } else { Err(Fault::malformed("bytes behind the object")) }
 }

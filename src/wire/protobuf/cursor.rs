@@ -46,6 +46,11 @@ impl<'a> Cursor<'a> {
         self.rest.is_empty()
     }
 
+    /// What has not been read.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     /// The next field, or `None` at the end of the message. Inlined always: it is most of the walk's work.
     #[inline(always)]
     pub(crate) fn field(&mut self) -> Result<Option<(u32, Wire<'a>)>, Fault> {
@@ -133,6 +138,12 @@ impl<'a> Cursor<'a> {
     #[inline(always)]
     fn delimited(&mut self) -> Result<&'a [u8], Fault> {
         let len = self.varint()?;
+        self.take(len)
+    }
+
+    /// The next `len` bytes.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, len: u64) -> Result<&'a [u8], Fault> {
         match usize::try_from(len).ok().and_then(|len| self.rest.split_at_checked(len)) {
             Some((value, rest)) => {
                 self.rest = rest;

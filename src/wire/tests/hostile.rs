@@ -197,32 +197,11 @@ fn seed() -> u64 {
     seed
 }
 
-/// Some bytes flipped, cut, doubled or moved.
-fn mutate(g: &mut Gen, bytes: &mut Vec<u8>) {
-    const BITES: [u8; 16] = *b"\x00\x7f\x80\xff\x0a{}[]\",:\\u9-";
-    for _ in 0..1 + g.below(3) {
-        let at = g.below(bytes.len() + 1);
-        let len = g.below(9).min(bytes.len() - at);
-        match g.below(6) {
-            0 if at < bytes.len() => bytes[at] ^= 1 << g.below(8),
-            1 if at < bytes.len() => bytes[at] = g.pick(&BITES),
-            2 => bytes.truncate(at),
-            3 => bytes.insert(at, g.pick(&BITES)),
-            4 => _ = bytes.drain(at..at + len),
-            _ => {
-                let copy = bytes[at..at + len].to_vec();
-                let to = g.below(bytes.len() + 1);
-                bytes.splice(to..to, copy);
-            }
-        }
-    }
-}
-
 fn each_mutation(make: impl Fn(&mut Gen) -> Vec<u8>, mut check: impl FnMut(&mut Gen, Vec<u8>)) {
     let mut g = Gen::new(seed());
     for _ in 0..MUTATIONS {
         let mut bytes = make(&mut g);
-        mutate(&mut g, &mut bytes);
+        g.mutate(&mut bytes);
         check(&mut g, bytes);
     }
 }
@@ -336,7 +315,7 @@ fn mutated_record_headers_are_refused_or_come_back() {
                 headers.swap_remove(at)
             };
             let mut bytes = value.to_vec();
-            mutate(g, &mut bytes);
+            g.mutate(&mut bytes);
             headers.push((name, Bytes::from(bytes)));
             if let Ok(read) = from_record_headers(&headers) {
                 taken += 1;
