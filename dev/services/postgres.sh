@@ -33,9 +33,16 @@ launch() {
     bin=$(server) port=$(port main)
     certificates
     mkdir -p "$dir/own"
-    cp "$tls/server.crt" "$tls/server.key" "$dir/own/"
-    # Nobody needs a password, but for the role of this name: a test makes it and tries a wrong one.
-    printf 'host all %s 127.0.0.1/32 %s\n' obtrace_scram scram-sha-256 all trust >"$dir/own/hba.conf"
+    # Written at every start, so that data made by an older script come under what this one says.
+    cp "$tls/server.crt" "$tls/server.key" "$tls/ca.pem" "$dir/own/"
+    # Nobody needs a password or a certificate, but for the role and the database of these names: tests make them and
+    # try wrong ones. Into that database a process gets by TLS alone, with a certificate of our authority whose CN it is.
+    cat >"$dir/own/hba.conf" <<'HBA'
+host    all           obtrace_scram               127.0.0.1/32 scram-sha-256
+hostssl obtrace_certs obtrace_app,obtrace_migrate 127.0.0.1/32 cert
+host    obtrace_certs obtrace_app,obtrace_migrate 127.0.0.1/32 reject
+host    all           all                         127.0.0.1/32 trust
+HBA
     chmod 600 "$dir/own/server.key"
     drop
     if [ ! -e "$dir/own/made" ]; then
@@ -48,7 +55,8 @@ launch() {
     spawn postgres ${user[@]+"${user[@]}"} "$bin/postgres" -D "$dir/own/data" -p "$port" -c listen_addresses=127.0.0.1 \
         -c unix_socket_directories= -c max_connections=200 -c shared_buffers=32MB -c log_min_messages=warning \
         -c "hba_file=$dir/own/hba.conf" \
-        -c ssl=on -c "ssl_cert_file=$dir/own/server.crt" -c "ssl_key_file=$dir/own/server.key"
+        -c ssl=on -c "ssl_cert_file=$dir/own/server.crt" -c "ssl_key_file=$dir/own/server.key" \
+        -c "ssl_ca_file=$dir/own/ca.pem"
 }
 
 ready() { "$(server)/pg_isready" -q -t 2 -h 127.0.0.1 -p "$(port main)"; }

@@ -23,9 +23,12 @@ stop_signal() { echo KILL; }
 
 launch() {
     mkdir -p "$dir/data"
+    # Its key service makes a key when it is first named and has them in memory only: what a key encrypted (SSE-KMS)
+    # cannot be read after a restart.
     cat >"$dir/s3.json" <<JSON
 {"identities": [{"name": "test", "credentials": [{"accessKey": "$access", "secretKey": "$secret"}],
-  "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]}
+  "actions": ["Admin", "Read", "Write", "List", "Tagging"]}],
+ "kms": {"default_provider": "local", "providers": {"local": {"type": "local", "enableOnDemandCreate": true}}}}
 JSON
     # Ports of its parts, a pair each: HTTP and gRPC.
     local kek

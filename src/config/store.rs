@@ -95,9 +95,10 @@ config_struct! {
         tls: TlsMode = TlsMode::Verify,
         /// Postgres: PEM file of the authority that signed the server's certificate. Unset: those of the system.
         tls_ca: Option<PathBuf> = None,
-        /// Postgres: PEM file of our own certificate, where the server asks for one.
+        /// Postgres: PEM file of our own certificate, then those of authorities in between, where the server asks for one.
+        /// Its CN is the user in url, unless pg_ident.conf says otherwise; the user in migrate_url shows the same one.
         tls_cert: Option<PathBuf> = None,
-        /// Postgres: PEM file of its key.
+        /// Postgres: PEM file of its key, without a passphrase. Certificates and keys are read at the start.
         tls_key: Option<PathBuf> = None,
         /// Longest wait for one call.
         timeout: Duration = Duration::from_secs(5),
@@ -125,7 +126,7 @@ config_struct! {
         secret_key: Secret = Secret::default(),
         /// S3: encryption at the server: "bucket" (as it is set up), "s3" or "kms".
         sse: Sse = Sse::Bucket,
-        /// S3: the key for sse = "kms".
+        /// S3: the key for sse = "kms", by its id or ARN. Who writes needs kms:GenerateDataKey and kms:Decrypt for it.
         kms_key: String = String::new(),
         /// S3: a body of more than two parts of this size goes in parts.
         part_size: ByteSize = ByteSize::mib(8),

@@ -8,14 +8,15 @@ use futures_util::{StreamExt, TryStreamExt};
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{ObjectStore, PutOptions};
-use obtrace::backends::blobs::s3::{Encryption, S3Blobs, S3Settings};
+use obtrace::backends::blobs::s3::{Encryption, MIN_PART, S3Blobs, S3Settings};
 use obtrace::backends::blobs::{BlobKey, BlobStore};
 use obtrace::domain::failure::FailureClass;
 use tokio::runtime::Handle;
 
+use crate::bucket;
 use crate::bucket::Bucket;
 use crate::proxy::{Instead, Mode, Proxy};
-use crate::{bucket, services};
+use crate::services::{self, Private};
 
 const SLOW_DOWN: &[u8] = b"HTTP/1.1 503 Slow Down\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
@@ -64,6 +65,106 @@ async fn the_server_is_asked_to_encrypt_what_is_put_in_one_piece_and_in_parts() 
     bucket::blobs(&plain).put(&key("plain"), Bytes::new()).await.unwrap();
     let found = bucket::header(&plain, "a/plain", "x-amz-server-side-encryption").await;
     assert_eq!(found, None, "it is the setting that does it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_of_the_key_service_encrypts_what_is_put_in_one_piece_and_in_parts() {
+    // Its key service makes a key when it is first named, and forgets them all when it ends.
+    let server = Private::start("s3");
+    let plain = bucket::fresh(&server.s3()).await;
+    let settings = S3Settings { encryption: Encryption::Kms("obtrace-blobs".into()), ..plain.clone() };
+    let blobs = bucket::blobs(&settings);
+    blobs.put(&key("small"), Bytes::from_static(b"secret")).await.unwrap();
+    blobs.put_new(&key("new"), Bytes::from_static(b"secret")).await.unwrap();
+    blobs.put(&key("large"), large()).await.unwrap();
+    bucket::blobs(&plain).put(&key("plain"), Bytes::from_static(b"open")).await.unwrap();
+    for (path, how, by) in [
+        ("a/small", Some("aws:kms"), Some("obtrace-blobs")),
+        ("a/new", Some("aws:kms"), Some("obtrace-blobs")),
+        ("a/large", Some("aws:kms"), Some("obtrace-blobs")),
+        ("a/plain", None, None),
+    ] {
+        let found = bucket::header(&settings, path, "x-amz-server-side-encryption").await;
+        assert_eq!(found.as_deref(), how, "{path}");
+        let found = bucket::header(&settings, path, "x-amz-server-side-encryption-aws-kms-key-id").await;
+        assert_eq!(found.as_deref(), by, "{path}");
+    }
+    assert_eq!(blobs.get(&key("small"), None).await.unwrap().unwrap(), "secret");
+    assert!(blobs.get(&key("large"), None).await.unwrap().unwrap() == large());
+    // Across the border of two parts, which have keys of their own.
+    let border = MIN_PART - 5..MIN_PART + 5;
+    let range = border.start as u64..border.end as u64;
+    assert_eq!(blobs.get(&key("large"), Some(range)).await.unwrap().unwrap(), large().slice(border));
+    assert!(!blobs.put_new(&key("new"), Bytes::from_static(b"other")).await.unwrap(), "it is there");
+}
+
+/// Method and query of each request, and what its head says of encryption.
+fn asked(proxy: &Proxy) -> Vec<(String, Option<String>, Option<String>)> {
+    let of = |head: &String| {
+        let line = head.lines().next().unwrap_or_default();
+        let header = |name: &str| {
+            let values = head.lines().filter_map(|line| line.split_once(": "));
+            let mut values = values.filter(|(found, _)| found.eq_ignore_ascii_case(name));
+            values.next().map(|(_, value)| value.to_owned())
+        };
+        let encryption = "x-amz-server-side-encryption";
+        (line.to_owned(), header(encryption), header(&format!("{encryption}-aws-kms-key-id")))
+    };
+    proxy.heads().iter().map(of).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn encryption_is_asked_for_where_an_object_begins_and_nowhere_else() {
+    let server = Private::start("s3");
+    for (encryption, how, by) in [
+        (Encryption::S3, Some("AES256"), None),
+        (Encryption::Kms("obtrace-blobs".into()), Some("aws:kms"), Some("obtrace-blobs")),
+        (Encryption::Bucket, None, None),
+    ] {
+        let direct = bucket::fresh(&server.s3()).await;
+        let endpoint = direct.endpoint.clone().expect("an endpoint");
+        let proxy = Proxy::start(endpoint.trim_start_matches("http://"));
+        let endpoint = Some(proxy.in_front_of(&endpoint));
+        let blobs = bucket::blobs(&S3Settings { endpoint, encryption, ..direct.clone() });
+        proxy.record();
+        blobs.put(&key("small"), Bytes::from_static(b"1")).await.unwrap();
+        assert!(blobs.put_new(&key("new"), Bytes::from_static(b"1")).await.unwrap());
+        blobs.put(&key("large"), large()).await.unwrap();
+        blobs.get(&key("large"), Some(1..2)).await.unwrap().unwrap();
+        blobs.list("a", "", None, 10).await.unwrap();
+        blobs.delete(&key("small")).await.unwrap();
+
+        let (mut begins, mut parts, mut others) = (0, 0, 0);
+        for (line, found, with) in asked(&proxy) {
+            // AWS refuses the header on parts, on the end of an upload and on reads.
+            let (count, how, by) = match &line {
+                line if line.contains("partNumber=") => (&mut parts, None, None),
+                line if line.starts_with("PUT ") || line.contains("?uploads") => (&mut begins, how, by),
+                _ => (&mut others, None, None),
+            };
+            *count += 1;
+            assert_eq!((found.as_deref(), with.as_deref()), (how, by), "{line}");
+        }
+        assert_eq!((begins, parts), (3, 3), "two whole objects and one of three parts: {:?}", asked(&proxy));
+        assert!(others >= 4, "the end of the upload, a read, a list, a removal: {:?}", asked(&proxy));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_the_key_service_does_not_give_is_for_the_operator() {
+    let (through, _bucket, proxy) = behind_a_proxy().await;
+    let blobs = bucket::blobs(&S3Settings { encryption: Encryption::Kms("gone".into()), ..through });
+    // What AWS answers.
+    let body = "<Error><Code>KMS.NotFoundException</Code><Message>Invalid keyId 'gone'</Message></Error>";
+    let length = body.len();
+    let answer =
+        format!("HTTP/1.1 400 Bad Request\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+    proxy.on_request("PUT /", 1, Instead::Answer(answer.into_bytes()));
+    let fault = blobs.put(&key("x"), Bytes::from_static(b"1")).await.unwrap_err();
+    assert_eq!(fault.class, FailureClass::Config, "{fault}");
+    for word in ["Invalid keyId 'gone'", "store.blobs.kms_key"] {
+        assert!(fault.what.contains(word), "{fault}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

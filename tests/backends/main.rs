@@ -1,5 +1,7 @@
 //! The backends against their contracts and against the real thing: one suite a port.
 
+#[path = "../support/authority.rs"]
+mod authority;
 mod blobs;
 mod blobs_s3;
 #[path = "../support/bucket.rs"]
@@ -29,5 +31,6 @@ mod services;
 mod services_script;
 mod state;
 mod state_postgres;
+mod state_postgres_tls;
 mod telemetry;
 mod wall;

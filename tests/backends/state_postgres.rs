@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use obtrace::backends::state::migrate::{self, Place, STEPS};
-use obtrace::backends::state::postgres::{PgSettings, PgState, PgTls};
+use obtrace::backends::state::postgres::{PgSettings, PgState};
 use obtrace::backends::state::statements::{self, Statement, Who};
 use obtrace::backends::state::{KeyUse, StateStore};
 use obtrace::domain::deploy::{Deploy, DeployQuery};
@@ -443,26 +443,4 @@ async fn a_wrong_database_or_url_is_for_the_operator() {
         assert!(!fault.what.contains("secret-word"), "{fault}");
     }
     assert!(!format!("{:?}", pg::settings(&good)).contains("test@"), "no password in Debug");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tls_takes_the_right_authority_and_no_other() {
-    let database = database().await;
-    let ca = services::shared("postgres", "OBTRACE_TEST_POSTGRES_CA");
-    let with = |ca: Option<&str>| {
-        let tls = PgTls { ca: ca.map(Into::into), identity: None };
-        state(&PgSettings { tls: Some(tls), ..database.settings("obtrace_app") })
-    };
-    let store = with(Some(&ca));
-    store.check().await.expect("the authority is known");
-    let admin = pg::connect(&database.admin_url()).await;
-    let seen = "SELECT bool_and(s.ssl) FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid) \
-        WHERE a.application_name = 'obtrace' AND a.datname = current_database()";
-    assert!(admin.query_one(seen, &[]).await.unwrap().get::<_, bool>(0), "the server sees TLS");
-    let fault = with(None).check().await.unwrap_err();
-    assert_eq!(fault.class, FailureClass::Config, "an authority that nobody here knows: {fault}");
-    let tls = PgTls { ca: Some("no-such-file".into()), identity: None };
-    let fault =
-        PgState::new(&PgSettings { tls: Some(tls), ..database.settings("obtrace_app") }, Handle::current());
-    assert!(fault.unwrap_err().what.contains("tls_ca"));
 }

@@ -22,8 +22,12 @@ pub struct Database {
 impl Database {
     /// A database with roles and without a schema, on the server that `admin` leads to as a superuser.
     pub async fn bare(admin: &str) -> Self {
-        let name = format!("t_{}", uuid::Uuid::now_v7().simple());
-        let this = Self { admin: admin.to_owned(), name };
+        Self::named(admin, &format!("t_{}", uuid::Uuid::now_v7().simple())).await
+    }
+
+    /// As [`Database::bare`], of a name that the server knows: this way a test comes under a rule of `hba.conf`.
+    pub async fn named(admin: &str, name: &str) -> Self {
+        let this = Self { admin: admin.to_owned(), name: name.to_owned() };
         let server = connect(admin).await;
         server
             .batch_execute(&format!("CREATE DATABASE {} TEMPLATE template0", this.name))

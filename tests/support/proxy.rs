@@ -1,7 +1,8 @@
 //! A TCP proxy in front of a real service: it passes bytes on, slowly, not at all, or cuts, as a test tells it.
 //!
 //! [`Proxy::set`] changes what happens to every connection, those that are open too. [`Proxy::on_request`] is for one
-//! request alone: its answer gets lost, or something else is answered in place of the service.
+//! request alone: its answer gets lost, or something else is answered in place of the service. [`Proxy::heads`] tells what
+//! was asked.
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
@@ -49,6 +50,8 @@ struct Shared {
     upstream: SocketAddr,
     mode: watch::Sender<Mode>,
     rules: Mutex<Vec<Rule>>,
+    /// The heads of the requests of HTTP, once somebody wants them.
+    heads: Mutex<Option<Vec<String>>>,
     accepted: AtomicUsize,
     refused: AtomicUsize,
     applied: AtomicUsize,
@@ -79,6 +82,7 @@ impl Proxy {
             upstream,
             mode: watch::Sender::new(Mode::Pass),
             rules: Mutex::default(),
+            heads: Mutex::default(),
             accepted: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
             applied: AtomicUsize::new(0),
@@ -108,6 +112,16 @@ impl Proxy {
     /// The next `times` requests that have `mark` in their beginning get `instead`.
     pub fn on_request(&self, mark: &str, times: usize, instead: Instead) {
         self.shared.rules.lock().push(Rule { mark: mark.as_bytes().to_vec(), instead, left: times });
+    }
+
+    /// Keeps the heads of the requests of HTTP from now on.
+    pub fn record(&self) {
+        *self.shared.heads.lock() = Some(Vec::new());
+    }
+
+    /// The heads kept since [`Proxy::record`]: first line and headers, in the order in which they came.
+    pub fn heads(&self) -> Vec<String> {
+        self.shared.heads.lock().clone().unwrap_or_default()
     }
 
     /// How many requests [`Proxy::on_request`] was applied to.
@@ -223,6 +237,7 @@ async fn up(
                 return std::future::pending().await;
             }
         };
+        shared.note_head(&buffer[..read]);
         match shared.rule_for(&buffer[..read]) {
             Some(Instead::Answer(bytes)) => return End::Answer(bytes),
             Some(Instead::LoseAnswer) => lose.store(true, Ordering::SeqCst),
@@ -268,6 +283,16 @@ impl Shared {
             Mode::HalfOpen => drop(mode.wait_for(|mode| *mode != Mode::HalfOpen).await),
             Mode::Pass | Mode::Reset => {}
         }
+    }
+
+    /// A client writes the head of a request in one piece, and no request before the answer to the last one.
+    fn note_head(&self, bytes: &[u8]) {
+        let mut heads = self.heads.lock();
+        let Some(heads) = heads.as_mut() else { return };
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+        let head = end.and_then(|end| std::str::from_utf8(&bytes[..end]).ok());
+        let is_head = |head: &&str| head.lines().next().is_some_and(|line| line.ends_with(" HTTP/1.1"));
+        heads.extend(head.filter(is_head).map(str::to_owned));
     }
 
     fn rule_for(&self, bytes: &[u8]) -> Option<Instead> {

@@ -8,6 +8,10 @@ use super::PORT;
 use crate::backends::fault::PortFault;
 use crate::domain::failure::FailureClass;
 
+/// About a key of the key service that it does not give.
+const NO_KEY: &str =
+    "see to store.blobs.kms_key: the key has to be there, enabled and in the region of the bucket";
+
 /// The fault of a call. That an object is not there is no fault, and does not come here but where the bucket is meant.
 pub(super) fn fault_of(error: &Error) -> PortFault {
     let text = chain(error);
@@ -22,6 +26,8 @@ pub(super) fn fault_of(error: &Error) -> PortFault {
         Error::NotSupported { .. } | Error::NotImplemented { .. } | Error::UnknownConfigurationKey { .. } => {
             (FailureClass::Bug, "send a bug report")
         }
+        // Codes of AWS: KMS.NotFoundException, KMS.DisabledException and so on, with 400.
+        _ if text.contains("<Code>KMS.") && status_in(&text) == Some(400) => (FailureClass::Config, NO_KEY),
         _ => class_of(status_in(&text)),
     };
     PortFault::new(PORT, class, format!("{text} ({advice})"))

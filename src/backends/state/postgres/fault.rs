@@ -10,6 +10,21 @@ use super::PORT;
 use crate::backends::fault::PortFault;
 use crate::domain::failure::FailureClass;
 
+/// About a login that was refused for anything but its password.
+const NOT_LET_IN: &str = "see to the user in store.state.url (or migrate_url), to store.state.tls and to what the \
+    server's pg_hba.conf asks: where that is a certificate, store.state.tls_cert has to be one whose CN is the user";
+/// Of our certificate being refused: what the server says by an alert of TLS, and not by an SQLSTATE.
+const OURS_REFUSED: &str = "the server refuses our certificate: see to store.state.tls_cert (its authority has to be \
+    in the server's ssl_ca_file, and its time must not be over)";
+const THEIRS_REFUSED: &str = "the server's certificate is not one to trust: see to store.state.tls_ca (the authority \
+    that signed it) and to the host in store.state.url (the name in it)";
+const NO_TLS: &str = "the server speaks no TLS: switch it on there (ssl = on), or see to store.state.tls";
+/// Alerts that are about a certificate: bad, unsupported, revoked, expired, unknown, of an unknown authority, not
+/// allowed, missing.
+const ALERTS: [i32; 8] = [42, 43, 44, 45, 46, 48, 49, 116];
+/// What OpenSSL adds to the number of an alert.
+const ALERT: i32 = 1000;
+
 /// The class of an SQLSTATE, and what to do about it.
 pub fn class_of(state: &str) -> (FailureClass, &'static str) {
     match (state, state.get(..2).unwrap_or_default()) {
@@ -28,7 +43,8 @@ pub fn class_of(state: &str) -> (FailureClass, &'static str) {
         ("42P01" | "42703" | "42704" | "3F000" | "0A000", _) => {
             (FailureClass::Config, "the schema is not that of this build: run obtrace migrate")
         }
-        (_, "28") => (FailureClass::Config, "see to user and password in store.state.url"),
+        ("28P01", _) => (FailureClass::Config, "see to user and password in store.state.url"),
+        (_, "28") => (FailureClass::Config, NOT_LET_IN),
         ("3D000", _) => (FailureClass::Config, "see to the database in store.state.url"),
         (_, "22") => (FailureClass::Poison, "the value is not one it takes"),
         _ => (FailureClass::Bug, "send a bug report"),
@@ -44,13 +60,37 @@ pub(super) fn fault_of(error: &Error) -> PortFault {
         return PortFault::new(PORT, class, what);
     }
     let text = chain(error);
-    let class = class_of_text(error, &text);
-    PortFault::new(PORT, class, text)
+    match advice_on_tls(error, &text) {
+        Some(advice) => PortFault::new(PORT, FailureClass::Config, format!("{advice} ({text})")),
+        None => PortFault::new(PORT, class_of_text(error, &text), text),
+    }
+}
+
+/// What to do where the two sides do not come to terms on TLS.
+fn advice_on_tls(error: &Error, text: &str) -> Option<&'static str> {
+    if alerts(error).any(|alert| ALERTS.contains(&alert)) {
+        return Some(OURS_REFUSED);
+    }
+    let about = [("certificate verify failed", THEIRS_REFUSED), ("server does not support TLS", NO_TLS)];
+    about.into_iter().find(|(mark, _)| text.contains(mark)).map(|(_, advice)| advice)
+}
+
+/// The alerts that the server has sent. With TLS 1.3 one about our certificate comes after the handshake, when the
+/// first answer is read, and so within an error of I/O.
+fn alerts(error: &Error) -> impl Iterator<Item = i32> {
+    let of_tls = sources(error).filter_map(|source| {
+        let inner = source.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        inner.map_or_else(|| source.downcast_ref(), |inner| inner.downcast_ref::<openssl::ssl::Error>())
+    });
+    let stacks = of_tls.filter_map(openssl::ssl::Error::ssl_error);
+    stacks.flat_map(|stack| stack.errors()).map(|error| error.reason_code() - ALERT)
 }
 
 /// The class of what is no answer of the server: a lost connection passes, what TLS or the login refused does not.
 fn class_of_text(error: &Error, text: &str) -> FailureClass {
-    let has_io = sources(error).any(|source| source.is::<std::io::Error>());
+    // A server that goes away in the middle of a handshake is gone, not wrong.
+    let has_io =
+        sources(error).any(|source| source.is::<std::io::Error>()) || text.contains("unexpected eof");
     let refuses =
         ["error performing TLS handshake", "authentication error", "invalid con", "invalid configuration"];
     let broken =
@@ -101,8 +141,11 @@ fn sources(error: &Error) -> impl Iterator<Item = &(dyn std::error::Error + 'sta
     std::iter::successors(error.source(), |&error| error.source())
 }
 
+/// An error with its causes; those of TLS repeat each other.
 fn chain(error: &Error) -> String {
-    sources(error).fold(error.to_string(), |text, source| format!("{text}: {source}"))
+    sources(error).map(ToString::to_string).fold(error.to_string(), |text, source| {
+        if text.contains(&source) { text } else { format!("{text}: {source}") }
+    })
 }
 
 #[cfg(test)]

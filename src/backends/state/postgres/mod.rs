@@ -31,8 +31,10 @@ use crate::domain::usage::{Day, Usage, UsageRow};
 use crate::domain::versions::VersionSeen;
 
 mod fault;
+mod last_words;
 pub mod migrate;
 mod open;
+mod tls;
 
 pub use fault::class_of;
 
@@ -59,7 +61,7 @@ pub struct PgSettings {
 /// What TLS to the database needs beyond the certificates of the system.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PgTls {
-    /// Certificates of the authority that signed the server's, as a PEM file.
+    /// Certificates of the authority that signed the server's, as a PEM file; those of the system do not count then.
     pub ca: Option<PathBuf>,
     /// Our own certificate and its key, as PEM files.
     pub identity: Option<(PathBuf, PathBuf)>,

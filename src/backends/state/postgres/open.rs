@@ -1,13 +1,12 @@
 //! The way to the database: settings in, a pool of connections out; and the look at the wall before the first call.
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
-use openssl::ssl::{SslConnector, SslFiletype, SslMethod};
-use postgres_openssl::MakeTlsConnector;
 use tokio_postgres::NoTls;
 use tokio_postgres::config::{Config, SslMode, TargetSessionAttrs};
 
 use super::fault::{fault_of, fault_of_pool};
-use super::{PORT, PgSettings, PgTls, migrate};
+use super::tls::connector;
+use super::{PORT, PgSettings, migrate};
 use crate::backends::fault::PortFault;
 use crate::domain::failure::FailureClass;
 
@@ -15,7 +14,7 @@ use crate::domain::failure::FailureClass;
 const WALL: &str = "SELECT rolsuper OR rolbypassrls OR pg_has_role(current_user, 'obtrace_owner', 'MEMBER') \
     FROM pg_roles WHERE rolname = current_user";
 
-fn config(what: String) -> PortFault {
+pub(super) fn config(what: String) -> PortFault {
     PortFault::new(PORT, FailureClass::Config, what)
 }
 
@@ -56,21 +55,6 @@ fn client(settings: &PgSettings) -> Result<Config, PortFault> {
     client.target_session_attrs(TargetSessionAttrs::ReadWrite);
     client.ssl_mode(if settings.tls.is_some() { SslMode::Require } else { SslMode::Disable });
     Ok(client)
-}
-
-fn connector(tls: &PgTls) -> Result<MakeTlsConnector, PortFault> {
-    let failed = |what: &str, error: openssl::error::ErrorStack| config(format!("{what}: {error}"));
-    let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(|e| failed("TLS", e))?;
-    if let Some(ca) = &tls.ca {
-        builder.set_ca_file(ca).map_err(|e| failed(&format!("store.state.tls_ca {}", ca.display()), e))?;
-    }
-    if let Some((cert, key)) = &tls.identity {
-        let chain = builder.set_certificate_chain_file(cert);
-        chain.map_err(|e| failed(&format!("store.state.tls_cert {}", cert.display()), e))?;
-        let set = builder.set_private_key_file(key, SslFiletype::PEM);
-        set.map_err(|e| failed(&format!("store.state.tls_key {}", key.display()), e))?;
-    }
-    Ok(MakeTlsConnector::new(builder.build()))
 }
 
 /// Looks at the database before it is used: whether the wall between tenants binds us, and whether the schema is there.
