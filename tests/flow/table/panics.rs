@@ -235,8 +235,9 @@ fn poison_hangs() {
             &WATCHDOG,
         ];
         let mut options = planted("", &set.concat());
-        // A future that never resolves is found by its supervisor, a thread that never comes back by the watchdog.
-        options.env.push(("OBTRACE_CHAOS_POISON".into(), "499 of batch=pending,999 of batch=hang".into()));
+        // A thread that never comes back is found by the watchdog, a future that never resolves by its supervisor. The first
+        // is met first: where both lie in one block, the other one is met in a trial alone.
+        options.env.push(("OBTRACE_CHAOS_POISON".into(), "499 of batch=hang,999 of batch=pending".into()));
         let mut field = Field::new(options);
         let load = field.load(&Plan::logs(chance.random_range(350..450), 4));
         std::thread::sleep(Duration::from_secs(2));
