@@ -150,6 +150,8 @@ impl EventLog for CountingLog {
 }
 
 fn main() -> ExitCode {
+    // As the program itself.
+    nix::sys::prctl::set_thp_disable(true).ok();
     let args = Args::parse();
     let io =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("io").enable_all().build();

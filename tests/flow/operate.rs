@@ -115,6 +115,17 @@ fn points(obtrace: &Obtrace) -> Vec<f64> {
 }
 
 #[test]
+fn neither_the_process_nor_its_engine_is_given_huge_pages() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut obtrace = Obtrace::start(dir.path(), Options::default());
+    for pid in [obtrace.pid(), obtrace.engine_pid().expect("the engine runs")] {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+        assert!(status.contains("THP_enabled:\t0"), "{status}");
+    }
+    assert_eq!(obtrace.stop().code(), Some(0));
+}
+
+#[test]
 fn own_telemetry_is_for_operators_and_does_not_feed_on_itself() {
     let dir = tempfile::tempdir().unwrap();
     let set = vec!["observe.interval=1s".to_owned(), "process.linger=100ms".to_owned()];
