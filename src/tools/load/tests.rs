@@ -131,7 +131,7 @@ async fn a_server_that_comes_up_late_gets_everything() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (later, url) = (sink.clone(), format!("http://{free}"));
         let start = tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
             later.serve_on(free).await
         });
         let args = args(&url, &format!("--records 400 --batch 100 --saturate --protocol {protocol}"));
