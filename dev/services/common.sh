@@ -110,10 +110,21 @@ locked() { # the service's lock, for as long as this subshell lives
     flock -w 180 9 || die "$name: another call has held its lock for 3 minutes"
 }
 
+# What a service of tests alone keeps from one run to the next: all of it, unless it says otherwise.
+forget() { :; }
+
+# Started for tests that share it, and nothing of it runs.
+begins_anew() {
+    local part
+    if [ -z "${OBTRACE_SERVICES_OWNER:-}" ] || [ -n "${OBTRACE_SERVICES_THROWAWAY:-}" ] || [ -e "$dir/holders/keep" ]; then return 1; fi
+    for part in $(parts); do if pid_of "$part" >/dev/null; then return 1; fi; done
+}
+
 bring_up() {
     locked
     hold
     if all_run && ready; then say "$name runs already"; return 0; fi
+    if begins_anew; then forget; fi
     # Before all else: this call may be killed at any moment, and what it has started must not stay.
     if [ -n "${OBTRACE_SERVICES_OWNER:-}" ] && [ ! -e "$dir/holders/keep" ]; then spawn watch "$here/run" watch "$name"; fi
     local until=$((SECONDS + ${OBTRACE_SERVICES_DEADLINE:-180})) launches=0 began=$SECONDS

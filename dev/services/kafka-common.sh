@@ -19,8 +19,12 @@ fetch() {
 
 stop_signal() { echo KILL; }
 
-jvm=(java -Xmx96m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 "-Dlog4j2.configurationFile=file:$here/log4j2.properties"
-    -cp "$kafka_lib/*")
+# With a heap that is full a broker answers now and then: one that ends is started anew, or its end is told.
+jvm=(java -Xmx256m -XX:+ExitOnOutOfMemoryError -XX:+UseSerialGC -XX:TieredStopAtLevel=1
+    "-Dlog4j2.configurationFile=file:$here/log4j2.properties" -cp "$kafka_lib/*")
+
+# Topics that tests left would fill the heap in the end.
+forget() { rm -rf "$dir/data" "$dir"/[123]/data; }
 
 # Small, and quick to notice that a broker or a consumer is gone.
 lean() {
