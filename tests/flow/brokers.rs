@@ -17,8 +17,8 @@ use crate::support::proxy::Mode;
 const RATE: u64 = 200;
 /// How long the load lasts, with all faults of a round in it.
 const LOAD_SECONDS: u64 = 45;
-/// Time in which the brokers notice: seconds mostly, and once more than 60 on a busy machine.
-const NOTICED_WITHIN: Duration = Duration::from_secs(150);
+/// Time in which the brokers notice.
+const NOTICED_WITHIN: Duration = Duration::from_secs(60);
 /// Time in which the edges go on without a broker; it is 30 s where nobody gives up a request to a silent one.
 const GOES_ON_WITHIN: Duration = Duration::from_secs(25);
 
